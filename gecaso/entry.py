@@ -1,0 +1,90 @@
+"""The records that travel between a cache and its storages.
+
+All are compared and hashed by identity: two entries with the same value are two entries.
+Times are seconds of the clock of the storage that the record belongs to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from gecaso.keys import Key
+
+__all__ = ["Busy", "Entry", "Kind", "Lease", "new_token"]
+
+Kind = Literal["value", "error", "uncacheable"]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Entry:
+    """A value with its lifetime and what it depends on.
+
+    ``created``, ``fresh_until`` and ``dead_after`` are seconds of the storage's clock; ``cost`` is
+    the duration of the load in seconds. An entry whose ``kind`` is not ``"value"`` is never fresh
+    (``fresh_until`` is minus infinity): the path of a hit does not look at the kind.
+    """
+
+    value: Any
+    created: float
+    fresh_until: float = inf
+    dead_after: float = inf
+    cost: float = 0.0
+    kind: Kind = "value"
+    tags: Mapping[str, bytes] = NOTHING
+    params: Mapping[str, Any] = NOTHING
+    version: bytes = b""
+    # Where an in-process storage keeps this entry; nobody else reads or writes it.
+    home: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The promise of a storage that nobody else loads ``key`` before ``until``.
+
+    ``seen`` is what was stored when it was read *after* the lease had been taken.
+    """
+
+    key: Key
+    token: bytes
+    until: float
+    seen: Entry | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Busy:
+    """Somebody else has the lease of ``key``, with ``token``.
+
+    ``retry_in`` is a hint in seconds; ``stale`` is what is stored meanwhile, fresh or not.
+    """
+
+    key: Key
+    token: bytes
+    retry_in: float
+    stale: Entry | None = None
+
+
+_prefix = os.urandom(8)
+_count = itertools.count()
+
+
+def _reseed() -> None:
+    global _prefix
+    _prefix = os.urandom(8)
+
+
+# A child must not hand out the tokens of its parent: a token names one holder in the cluster.
+os.register_at_fork(after_in_child=_reseed)
+
+
+def new_token() -> bytes:
+    """Return 16 bytes that no other call, in any process, returns."""
+    return _prefix + next(_count).to_bytes(8, "big")
