@@ -1,0 +1,134 @@
+"""Fixtures and rules for all tests: real servers, event loops, and what runs when."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.postgres import PostgresServer
+from tests.servers import MemcachedServer, MissingServer, RedisServer, Server
+
+Backend = tuple[str, dict[str, Any]]
+
+LONG = os.environ.get("GECASO_TEST") == "long"
+
+
+# -- event loops ---------------------------------------------------------------------------------
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop whose tasks start to run within ``create_task`` (Python 3.12)."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
+    return loop
+
+
+def every_loop() -> list[Any]:
+    """The kinds of event loop of tests marked ``every_loop``, as parameters."""
+    loops: dict[str, dict[str, Any]] = {"asyncio": {}}
+    if sys.platform != "win32":
+        loops["uvloop"] = {"use_uvloop": True}
+    if sys.version_info >= (3, 12):
+        loops["eager"] = {"loop_factory": eager_loop}
+    return [pytest.param(("asyncio", options), id=name) for name, options in loops.items()]
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    """The event loop of an async test: asyncio's own, unless it is marked ``every_loop``."""
+    return ("asyncio", {})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
+    """Run every ``async def test_*`` by anyio's plugin, without a mark on each."""
+    if name.startswith("test"):
+        inner = getattr(getattr(obj, "hypothesis", None), "inner_test", obj)
+        if inspect.iscoroutinefunction(inner):
+            pytest.mark.usefixtures("anyio_backend")(obj)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("every_loop"):
+        metafunc.parametrize("anyio_backend", every_loop())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not LONG:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: runs with GECASO_TEST=long"))
+
+
+# -- servers -------------------------------------------------------------------------------------
+
+
+S = TypeVar("S", bound=Server)
+
+
+def running(server: S) -> Iterator[S]:
+    """Yield the started server; a program that is not installed skips the test, or fails CI."""
+    try:
+        server.start()
+    except MissingServer as missing:
+        server.close()
+        if os.environ.get("CI"):
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    except BaseException:
+        server.close()
+        raise
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis that tests share, with TLS and a unix socket; do not stop, pause or kill it."""
+    yield from running(RedisServer(tls=True))
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[MemcachedServer]:
+    """The memcached that tests share; do not stop, pause or kill it."""
+    yield from running(MemcachedServer())
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL that tests share; do not stop, pause or kill it."""
+    yield from running(PostgresServer())
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the shared Redis, which is empty when the test starts."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def memcached_url(memcached_server: MemcachedServer) -> str:
+    """The URL of the shared memcached, which is empty when the test starts."""
+    memcached_server.flush()
+    return memcached_server.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis of the test's own, to stop, pause, kill and restart."""
+    yield from running(RedisServer())
+
+
+@pytest.fixture
+def own_memcached() -> Iterator[MemcachedServer]:
+    """A memcached of the test's own, to stop, pause, kill and restart."""
+    yield from running(MemcachedServer())
