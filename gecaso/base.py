@@ -1,0 +1,273 @@
+"""The two contracts of storages.
+
+`BaseStorage` is what a user subclasses: three methods. `EntryStorage` is what every storage of
+gecaso is: entries with lifetimes, leases, fenced commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Iterable,
+    Mapping,
+)
+from math import inf
+from typing import Any, ClassVar, Self
+
+from gecaso.durations import Duration, seconds
+from gecaso.entry import Busy, Entry, Lease, new_token
+from gecaso.errors import Unsupported, WaitTimeout
+from gecaso.keys import Key, Owner, as_key
+from gecaso.waiting import steps
+
+__all__ = ["LOCKS", "PROBE", "BaseStorage", "EntryStorage"]
+
+logger = logging.getLogger("gecaso")
+
+
+class BaseStorage(ABC):
+    """A place where values are kept under keys. Subclass it and write three methods.
+
+    Under `cached`, keys arrive as text of 65 characters. What a storage does when it is in
+    trouble is up to it: every exception but `KeyError` counts as trouble, and the cached function
+    goes on without the storage.
+
+    >>> class DictStorage(BaseStorage):
+    ...     def __init__(self) -> None:
+    ...         self.values: dict[object, object] = {}
+    ...     async def get(self, key: object) -> object:
+    ...         return self.values[key]
+    ...     async def set(self, key: object, value: object, **params: object) -> None:
+    ...         self.values[key] = value
+    ...     async def remove(self, *keys: object) -> None:
+    ...         for key in keys:
+    ...             self.values.pop(key, None)
+    """
+
+    @abstractmethod
+    async def get(self, key: Any) -> Any:
+        """Return the value stored under ``key``. Raise `KeyError` if there is none."""
+
+    @abstractmethod
+    async def set(self, key: Any, value: Any, **params: Any) -> None:
+        """Store ``value`` under ``key``, in place of what is there.
+
+        ``params`` are the parameters given to `cached` for the storage, ``ttl`` (seconds) among
+        them if one was given; those not given are not passed.
+        """
+
+    @abstractmethod
+    async def remove(self, *keys: Any) -> None:
+        """Remove the values stored under ``keys``; keys that are not there are fine."""
+
+    async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """Return the values of those ``keys`` that are there."""
+        found: dict[Any, Any] = {}
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                found[key] = await self.get(key)
+        return found
+
+    async def set_many(self, values: Mapping[Any, Any], **params: Any) -> None:
+        """Store every value of a mapping under its key."""
+        for key, value in values.items():
+            await self.set(key, value, **params)
+
+    async def clear(self) -> None:
+        """Remove everything that this storage has stored. Raises `Unsupported` by default."""
+        raise Unsupported(
+            f"{type(self).__name__} cannot be cleared; add a method `async def clear(self)` to it"
+        )
+
+    async def aclose(self) -> None:
+        """Let go of connections and tasks. The storage may be used again afterwards."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+class EntryStorage(BaseStorage):
+    """A storage of entries: lifetimes, leases and fenced commits.
+
+    Keys are `gecaso.Key`. Times are seconds of the storage's own clock, `now`. Every operation
+    raises `StorageError` when the storage is in trouble and `StorageTimeout` when it does not
+    answer within ``timeout`` seconds; never `KeyError`. Cancelling an operation leaves the
+    storage usable, and the operation either done or not done.
+    """
+
+    shared: bool = True
+    """Whether other processes see what is stored."""
+    notifies: ClassVar[bool] = False
+    """Whether `wait` returns when the lease goes; otherwise it only lets the time pass."""
+    timeout: float = inf
+    """Seconds that one operation may take."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the time of the storage's clock in seconds."""
+
+    @abstractmethod
+    async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        """Return what is stored; keys that are missing, dead or unreadable are absent."""
+
+    def lookup(self, key: Key) -> Awaitable[Entry | None]:
+        """Return the entry of one key, or None. Lookups of one tick share a round trip."""
+        return self._lookup(key)
+
+    async def _lookup(self, key: Key) -> Entry | None:
+        return (await self.fetch((key,))).get(key)
+
+    @abstractmethod
+    async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        """Take the lease of each key for that many seconds, and look again.
+
+        `Lease.seen` is read after the lease was taken, so that what another process stored between
+        a lookup and the lease is not loaded again.
+        """
+
+    @abstractmethod
+    async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
+        """Let the leases run for that many seconds from now; return the keys still ours."""
+
+    @abstractmethod
+    async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
+        """Store entries under leases that are still held, and end those leases.
+
+        Returns the keys stored. The others were fenced: invalidated, put, or leased anew since.
+        """
+
+    @abstractmethod
+    async def release(self, leases: Iterable[Lease]) -> None:
+        """End leases without a value; who waits for them is told."""
+
+    @abstractmethod
+    async def store(
+        self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
+    ) -> set[Key]:
+        """Store entries whatever is there, and kill every lease of their keys.
+
+        With ``expect``, only where the version stored is the expected one (None: nothing is
+        stored). Returns the keys stored.
+        """
+
+    @abstractmethod
+    async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
+        """Invalidate: remove the entries and kill every lease of the keys.
+
+        With ``keep_stale`` the entries stay until they are dead, but are no longer fresh.
+        """
+
+    @abstractmethod
+    async def evict(self, keys: Iterable[Key]) -> None:
+        """Remove entries to make room: kills no lease, tells nobody."""
+
+    async def wait(self, busy: Busy, timeout: float) -> None:
+        """Wait until that lease is gone, at most ``timeout`` seconds."""
+        await asyncio.sleep(timeout)
+
+    def changes(self) -> AsyncIterator[object]:
+        """Iterate over what other processes changed."""
+        raise Unsupported(f"{type(self).__name__} cannot tell what other processes change")
+
+    async def ping(self) -> None:
+        """Ask the storage for a sign of life; raise `StorageError` if there is none."""
+        await self.fetch((PROBE,))
+
+    def learn(self, types: Iterable[type]) -> None:
+        """Take note of types that values to come may have."""
+
+    # --- plain values over the same entries ---------------------------------------------------
+
+    async def get(self, key: Any) -> Any:
+        """Return the value stored under ``key`` while it is fresh; raise `KeyError` otherwise."""
+        entry = await self.lookup(as_key(key))
+        if entry is None or not self.now() < entry.fresh_until:
+            raise KeyError(key)
+        return entry.value
+
+    async def set(self, key: Any, value: Any, *, ttl: Duration | None = None) -> None:
+        """Store ``value`` under ``key`` for ``ttl`` (seconds, a timedelta, ``"5m"``; None: ever).
+
+        A load of this key that is under way will not overwrite it.
+        """
+        await self.store({as_key(key): self.new_entry(value, ttl)})
+
+    async def remove(self, *keys: Any) -> None:
+        """Remove the values stored under ``keys``. Loads under way will not be stored."""
+        await self.discard([as_key(key) for key in keys])
+
+    async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """Return the fresh values of those ``keys`` that are there, in one round trip."""
+        asked = {as_key(key): key for key in keys}
+        found = await self.fetch(asked)
+        now = self.now()
+        return {asked[key]: entry.value for key, entry in found.items() if now < entry.fresh_until}
+
+    async def set_many(self, values: Mapping[Any, Any], *, ttl: Duration | None = None) -> None:
+        """Store every value of a mapping under its key, for ``ttl``."""
+        await self.store({as_key(key): self.new_entry(value, ttl) for key, value in values.items()})
+
+    def new_entry(self, value: Any, ttl: Duration | None = None, *, cost: float = 0.0) -> Entry:
+        """Return an entry that is fresh from now on for ``ttl``."""
+        now = self.now()
+        until = inf if ttl is None else now + seconds(ttl)
+        return Entry(value, now, until, until, cost, version=new_token())
+
+    # --- the lock alone -----------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def leased(
+        self, key: Any, *, seconds: float = 10.0, wait_timeout: float | None = None
+    ) -> AsyncGenerator[Lease, None]:
+        """Hold the lease named ``key``: for whatever should run once in a cluster.
+
+        The lease is renewed while the block runs; a process that dies or hangs loses it after
+        ``seconds``. It guards nothing but the block: values stored under ``key`` are apart.
+        Raises `WaitTimeout` when it is not free within ``wait_timeout`` seconds (None: as long
+        as its holder renews).
+        """
+        lease = await self._acquire(Key(LOCKS, as_key(key)), seconds, wait_timeout)
+        renewing = asyncio.create_task(self._keep(lease, seconds))
+        try:
+            yield lease
+        finally:
+            renewing.cancel()
+            await asyncio.shield(asyncio.ensure_future(self.release((lease,))))
+
+    async def _acquire(self, key: Key, seconds: float, wait_timeout: float | None) -> Lease:
+        started = time.monotonic()
+        for step in steps(self.notifies):
+            got = (await self.lease((key,), seconds))[key]
+            if isinstance(got, Lease):
+                return got
+            left = inf if wait_timeout is None else wait_timeout - (time.monotonic() - started)
+            if left <= 0:
+                raise WaitTimeout(f"the lease of {key} was not free within {wait_timeout} s")
+            await self.wait(got, min(step, left))
+        raise AssertionError("the steps do not end")
+
+    async def _keep(self, lease: Lease, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds / 3)
+            try:
+                kept = await self.renew((lease,), seconds)
+            except Exception as error:
+                logger.warning("the lease of %s could not be renewed: %s", lease.key, error)
+                continue
+            if not kept:
+                logger.warning("the lease of %s was lost while its block runs", lease.key)
+                return
+
+
+LOCKS = Owner("gecaso:locks", arity=1)
+PROBE = Key(Owner("gecaso:probe", arity=0), ())

@@ -1,0 +1,165 @@
+"""What happened: one frozen record per event, handed to hooks, and counted.
+
+Hooks are functions of one event. They are called where the event happens, so they must be quick
+and must not raise; an error in a hook is logged and goes no further. With no hook nothing is made
+and nothing is called: a function's path of a hit does not even look.
+
+>>> seen = []
+>>> with listening(seen.append):
+...     emit(Corrupt(storage=None, key="user:7", reason="damaged"))
+>>> seen[0].reason
+'damaged'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Commit",
+    "Corrupt",
+    "Event",
+    "Fenced",
+    "Hit",
+    "Hook",
+    "Invalidated",
+    "Load",
+    "LostLease",
+    "Miss",
+    "StorageFailed",
+    "Uncacheable",
+    "active",
+    "emit",
+    "listening",
+    "on_change",
+    "subscribe",
+]
+
+logger = logging.getLogger("gecaso")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The root of all events: the storage it happened on, and the key (None: not of one key)."""
+
+    storage: Any
+    key: Any = None
+
+
+class Hit(Event):
+    """A fresh value was found in the storage."""
+
+
+class Miss(Event):
+    """No fresh value was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Event):
+    """The user's function ran for ``seconds``; ``error`` is what it raised, or None."""
+
+    seconds: float
+    error: BaseException | None = None
+
+
+class Commit(Event):
+    """The value of a load was stored."""
+
+
+class Fenced(Event):
+    """The value of a load was not stored: the key was invalidated, put or leased anew."""
+
+
+class LostLease(Event):
+    """A load took so long, or its process was so busy, that its lease was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncacheable(Event):
+    """A result was returned and not stored; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrupt(Event):
+    """Damaged, foreign, unsigned or wrongly signed data was read, and taken for a miss."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFailed(Event):
+    """An operation of a storage failed; the call went on without it."""
+
+    operation: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalidated(Event):
+    """Keys were invalidated; ``confirmed`` is False while the storage has not said so."""
+
+    keys: tuple[Any, ...]
+    confirmed: bool
+
+
+Hook = Callable[[Event], object]
+
+_lock = threading.Lock()
+_hooks: tuple[Hook, ...] = ()
+_watchers: list[Callable[[], None]] = []
+
+
+def active() -> bool:
+    """Return whether anybody listens; ask before making a record."""
+    return bool(_hooks)
+
+
+def emit(event: Event) -> None:
+    """Hand the event to every hook."""
+    for hook in _hooks:
+        try:
+            hook(event)
+        except Exception:
+            logger.exception("a hook failed on %r", event)
+
+
+def subscribe(hook: Hook) -> Callable[[], None]:
+    """Call ``hook(event)`` on every event from now on; return a function that ends that."""
+    _change(lambda hooks: (*hooks, hook))
+
+    def unsubscribe() -> None:
+        _change(lambda hooks: tuple(other for other in hooks if other is not hook))
+
+    return unsubscribe
+
+
+@contextlib.contextmanager
+def listening(hook: Hook) -> Iterator[None]:
+    """Call ``hook(event)`` on every event inside the ``with`` block."""
+    unsubscribe = subscribe(hook)
+    try:
+        yield
+    finally:
+        unsubscribe()
+
+
+def on_change(watcher: Callable[[], None]) -> None:
+    """Call ``watcher()`` whenever the first hook comes or the last one goes."""
+    _watchers.append(watcher)
+
+
+def _change(edit: Callable[[tuple[Hook, ...]], tuple[Hook, ...]]) -> None:
+    global _hooks
+    with _lock:
+        before, _hooks = _hooks, edit(_hooks)
+        changed = bool(before) != bool(_hooks)
+    if changed:
+        for watcher in _watchers:
+            watcher()

@@ -1,0 +1,187 @@
+"""The leases of one process: a table, and callers that wait for one to go.
+
+The table is what fences: a discard removes the lease of a key, a commit requires it. It does no
+waiting of its own, so that loops and threads can share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable
+from math import inf
+
+from gecaso.entry import Busy, Lease, new_token
+from gecaso.keys import Key
+
+__all__ = ["LeaseTable"]
+
+
+class _Held:
+    """A lease that is out: who waits for its end, and the loop that its holder lives in."""
+
+    __slots__ = ("committing", "lease", "loop", "waiters")
+
+    def __init__(self, lease: Lease, loop: AbstractEventLoop | None) -> None:
+        self.lease = lease
+        self.loop = loop
+        self.committing = False
+        self.waiters: list[Callable[[], None]] = []
+
+    def is_over(self, now: float) -> bool:
+        # A holder whose loop was closed without being cancelled will never come back.
+        return now >= self.lease.until or (self.loop is not None and self.loop.is_closed())
+
+
+class LeaseTable:
+    """Outstanding leases by key. Every method is atomic and none waits, except ``wait*``."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._held: dict[Key, _Held] = {}
+        _tables.add(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.lock = threading.RLock()
+        self._held.clear()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return f"<LeaseTable: {len(self._held)} out>"
+
+    def take(self, key: Key, seconds: float) -> Lease | Busy:
+        """Return a new lease of ``key``, or `Busy` with the one in the way."""
+        now = self._now()
+        with self.lock:
+            held = self._held.get(key)
+            if held is not None:
+                if held.committing or not held.is_over(now):
+                    return Busy(key, held.lease.token, max(0.0, held.lease.until - now))
+                self._drop(key, held)
+            lease = Lease(key, new_token(), now + seconds)
+            self._held[key] = _Held(lease, asyncio._get_running_loop())
+            return lease
+
+    def owns(self, lease: Lease) -> bool:
+        """Return whether this very lease is still out and has not run over."""
+        held = self._held.get(lease.key)
+        return held is not None and held.lease is lease and self._now() < lease.until
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        with self.lock:
+            if not self.owns(lease):
+                return False
+            lease.until = self._now() + seconds
+            return True
+
+    def give_back(self, lease: Lease) -> bool:
+        """End this lease; return whether it was still out."""
+        with self.lock:
+            held = self._held.get(lease.key)
+            if held is None or held.lease is not lease:
+                return False
+            self._drop(lease.key, held)
+            return True
+
+    def kill(self, key: Key) -> None:
+        """End whatever lease of ``key`` is out."""
+        with self.lock:
+            held = self._held.get(key)
+            if held is not None:
+                self._drop(key, held)
+
+    def kill_all(self, keys: Iterable[Key] | None = None) -> None:
+        with self.lock:
+            for key in list(self._held if keys is None else keys):
+                self.kill(key)
+
+    def keys(self) -> list[Key]:
+        with self.lock:
+            return list(self._held)
+
+    def begin_commit(self, lease: Lease) -> bool:
+        """Hold the lease against invalidations while its value is being written.
+
+        For a storage whose writes take time and cannot be made conditional. The writer ends the
+        lease with `give_back`; whoever invalidates meanwhile waits for that (`committing`).
+        """
+        with self.lock:
+            if not self.owns(lease):
+                return False
+            self._held[lease.key].committing = True
+            return True
+
+    def committing(self, key: Key) -> Busy | None:
+        """Return the lease of a write in progress, for `wait`."""
+        with self.lock:
+            held = self._held.get(key)
+            if held is None or not held.committing:
+                return None
+            return Busy(key, held.lease.token, 0.0)
+
+    def _drop(self, key: Key, held: _Held) -> None:
+        del self._held[key]
+        for wake in held.waiters:
+            wake()
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def _add_waiter(self, busy: Busy, wake: Callable[[], None]) -> bool:
+        with self.lock:
+            held = self._held.get(busy.key)
+            if held is None or held.lease.token != busy.token:
+                return False
+            held.waiters.append(wake)
+            return True
+
+    def _remove_waiter(self, busy: Busy, wake: Callable[[], None]) -> None:
+        with self.lock:
+            held = self._held.get(busy.key)
+            if held is not None and wake in held.waiters:
+                held.waiters.remove(wake)
+
+    async def wait(self, busy: Busy, timeout: float) -> None:
+        """Wait until that lease is gone, at most ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(gone.set)
+
+        if not self._add_waiter(busy, wake):
+            return
+        try:
+            async with asyncio.timeout(None if timeout == inf else timeout):
+                await gone.wait()
+        except TimeoutError:
+            pass  # the caller looks again in any case
+        finally:
+            self._remove_waiter(busy, wake)
+
+    def wait_blocking(self, busy: Busy, timeout: float) -> None:
+        """The same for a thread."""
+        gone = threading.Event()
+        if self._add_waiter(busy, gone.set):
+            try:
+                gone.wait(None if timeout == inf else timeout)
+            finally:
+                self._remove_waiter(busy, gone.set)
+
+
+_tables: weakref.WeakSet[LeaseTable] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # The holders are the parent's tasks and threads; none of them lives on in the child.
+    for table in list(_tables):
+        table._reset()  # pyright: ignore[reportPrivateUsage] - the hook is a part of LeaseTable
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
