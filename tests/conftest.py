@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import PostgresServer
 from tests.servers import MemcachedServer, MissingServer, RedisServer, Server
@@ -17,6 +18,11 @@ from tests.servers import MemcachedServer, MissingServer, RedisServer, Server
 Backend = tuple[str, dict[str, Any]]
 
 LONG = os.environ.get("GECASO_TEST") == "long"
+CI = bool(os.environ.get("CI"))
+
+# A busy machine is no bug: time limits are those of pytest. The same examples in each run of CI.
+settings.register_profile("gecaso", deadline=None, derandomize=CI, print_blob=True)
+settings.load_profile("gecaso")
 
 
 # -- event loops ---------------------------------------------------------------------------------
@@ -78,7 +84,7 @@ def running(server: S) -> Iterator[S]:
         server.start()
     except MissingServer as missing:
         server.close()
-        if os.environ.get("CI"):
+        if CI:
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
     except BaseException:

@@ -125,7 +125,7 @@ class Server:
         """Ask the server to end; after a while, make it. No harm if it does not run."""
         if self._process is not None:
             self._process.send_signal(self.goodbye)
-            self.resume()  # a paused process does not see a SIGTERM
+            self._process.send_signal(signal.SIGCONT)  # a paused one does not see a SIGTERM
             try:
                 self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -134,11 +134,11 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """End the server at once, without a goodbye."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End the server at once, without a goodbye. No harm if it does not run."""
         if self._process is not None:
+            self._process.kill()
             self._process.wait()
-        self._process = None
+            self._process = None
 
     def pause(self) -> None:
         """Let it hang: connections stay, new ones are accepted by the kernel, nothing answers."""
@@ -154,8 +154,8 @@ class Server:
         self.start()
 
     def close(self) -> None:
-        """Stop for good and remove the data."""
-        self.stop()
+        """End it for good and remove the data."""
+        self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
