@@ -1,0 +1,161 @@
+"""A call -> its `Key`; a `Key` -> text of a fixed size.
+
+A key has an *owner*, what it belongs to (a function, or nobody: `DIRECT`), and the *typed form* of
+what was asked for. In process a key is compared by these two; elsewhere by its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, final
+
+from gecaso.canonical import encode_typed, frame, typed
+from gecaso.owners import (
+    DIRECT,
+    Owner,
+    check_ambiguous,
+    digest,
+    identity,
+    owner_of,
+    owner_of_instance,
+    prefix,
+)
+from gecaso.quoting import quote, quoting, wire_text
+from gecaso.templates import Template, warn_if_shared
+
+__all__ = [
+    "DIRECT",
+    "Key",
+    "Owner",
+    "Template",
+    "as_key",
+    "check_ambiguous",
+    "identity",
+    "owner_of",
+    "owner_of_instance",
+    "prefix",
+    "prefixed_key",
+    "warn_if_shared",
+    "wire_text",
+]
+
+
+@final
+class Key:
+    """What a value is kept under: an owner and a typed form.
+
+    Two keys are equal if their owners are the same and their typed forms are equal. ``str(key)``
+    is its text, the same in every process: 65 characters ``<function>_<arguments>``, or readable,
+    see `docs/keys.md`. Keys given directly can be pickled; those of functions cannot, since the
+    function itself owns them: ask it for the key again with ``f.key(...)``.
+    """
+
+    __slots__ = ("_hash", "_text", "owner", "typed")
+
+    def __init__(self, owner: Owner, typed: Hashable) -> None:
+        self.owner = owner
+        self.typed = typed
+        self._text: str | None = None
+        self._hash: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Key:
+            return NotImplemented
+        return self.owner is other.owner and self.typed == other.typed
+
+    def __hash__(self) -> int:
+        value = self._hash
+        if value is None:
+            value = self._hash = hash((self.owner, self.typed))
+        return value
+
+    def __str__(self) -> str:
+        text = self._text
+        if text is None:
+            text = self._text = _text_of(self.owner, self.typed)
+        return text
+
+    def __repr__(self) -> str:
+        return f"<Key {_readable(self.owner.label, _elements(self.owner, self.typed))}>"
+
+    def __copy__(self) -> Key:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Key:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[Hashable], Key], tuple[Hashable]]:
+        if self.owner is not DIRECT:
+            raise TypeError(
+                f"{self!r} belongs to a function of this process and cannot be pickled. "
+                "Send str(key), or the arguments, and call f.key(...) there."
+            )
+        return (_direct, (self.typed,))
+
+
+def _direct(typed: Hashable) -> Key:
+    return Key(DIRECT, typed)
+
+
+def as_key(value: object) -> Key:
+    """Return the key of a value given directly; a `Key` is itself.
+
+    Raises `UnkeyableArgument` for a value without a stable encoding.
+
+    >>> str(as_key("user:7"))
+    'user:7'
+    >>> as_key((1, "a")) == as_key((1, "a")), as_key(1) == as_key(True)
+    (True, False)
+    """
+    return value if type(value) is Key else Key(DIRECT, typed(value, "key"))
+
+
+def prefixed_key(value: object, start: str = "") -> Key:
+    """Return the key for the ``value`` that a ``key=`` callable gave, after the prefix ``start``."""
+    if not start:
+        return as_key(value)
+    if isinstance(value, str):
+        return as_key(start + value)
+    return as_key((start, value.typed if isinstance(value, Key) else value))
+
+
+# --- the text of a key ----------------------------------------------------------------------------
+
+
+def _text_of(owner: Owner, element: Hashable) -> str:
+    if owner is DIRECT and type(element) is str:
+        return element
+    if not owner.hashed:
+        return _readable(owner.text, _elements(owner, element))
+    if owner.arity == 1:
+        return owner.start + digest(encode_typed(element))
+    return owner.start + digest(frame(*map(encode_typed, _elements(owner, element))))
+
+
+def _elements(owner: Owner, element: Any) -> tuple[Hashable, ...]:
+    return (element,) if owner.arity == 1 else element
+
+
+def _readable(text: str, elements: Iterable[Hashable]) -> str:
+    return f"{text}({','.join(map(_readable_element, elements))})"
+
+
+def _readable_element(element: Hashable) -> str:
+    if isinstance(element, str):
+        return f"'{quote(element, _QUOTED)}'"
+    if not isinstance(element, tuple):
+        return str(element)
+    if len(element) == 1:
+        return "#" + digest(element[0])
+    return _readable_scalar(*element)
+
+
+def _readable_scalar(kind: type, value: Any) -> str:
+    if kind is bytes:
+        return f"b'{value.hex()}'"
+    if kind is float:
+        return "-0.0" if value == "-0x0.0p+0" else str(value)
+    return str(value)
+
+
+_QUOTED: Final = quoting("'(),")
