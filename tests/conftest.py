@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -138,3 +138,30 @@ def own_redis() -> Iterator[RedisServer]:
 def own_memcached() -> Iterator[MemcachedServer]:
     """A memcached of the test's own, to stop, pause, kill and restart."""
     yield from running(MemcachedServer())
+
+
+# What the text of a page or docstring says, and the fixture that stands for it; the longest first.
+USUAL_PLACES = {
+    "redis://localhost:6379/0": "redis_url",
+    "memcached://localhost:11211": "memcached_url",
+    "localhost:11211": "memcached_address",
+}
+
+
+@pytest.fixture
+def memcached_address(memcached_url: str) -> str:
+    """``host:port`` of the shared memcached, which is empty when the test starts."""
+    return memcached_url.partition("://")[2]
+
+
+@pytest.fixture
+def on_test_servers(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Replace the usual URLs in a text by those of the servers of the tests."""
+
+    def replace(text: str) -> str:
+        for usual, fixture in USUAL_PLACES.items():
+            if usual in text:
+                text = text.replace(usual, request.getfixturevalue(fixture))
+        return text
+
+    return replace

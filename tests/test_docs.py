@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -25,11 +25,6 @@ PAGES = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")
 BLOCK = re.compile(
     r"^([ ]*)```python(?P<info>[^\n]*)\n(?P<code>.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL
 )
-SERVERS = {  # in this order: an address is part of a URL
-    "redis://localhost:6379/0": "redis_url",
-    "memcached://localhost:11211": "memcached_url",
-    "localhost:11211": "memcached_address",
-}
 
 
 @dataclass(frozen=True)
@@ -65,23 +60,17 @@ def run(page: Path, text: str, namespace: dict[str, object]) -> None:
                     runner.run(result)
 
 
-@pytest.fixture
-def memcached_address(memcached_url: str) -> str:
-    return memcached_url.partition("://")[2]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(
-    page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    page: Path,
+    on_test_servers: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    text = page.read_text()
-    for written, fixture in SERVERS.items():
-        if written in text:
-            text = text.replace(written, request.getfixturevalue(fixture))
     module = ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
-    run(page, text, vars(module))
+    run(page, on_test_servers(page.read_text()), vars(module))
 
 
 # -- the runner itself ---------------------------------------------------------------------------
