@@ -3,8 +3,8 @@
 venv=.venv
 ci=${CI:-}
 
-say() { printf '%s\n' "$*"; }
-complain() { printf '%s\n' "$*" >&2; }
+say() { printf '%s\n' "$@"; }
+complain() { printf '%s\n' "$@" >&2; }
 
 # Every command that may be a Python. A shim may be there for a version that is not, so none of
 # them is believed before it has run.

@@ -59,10 +59,11 @@ class PostgresServer(Server):
         return ["-D", str(self.data / "base"), "-p", str(self.port), *settings]
 
     def greet(self) -> bool:
-        # The protocol's request for encryption: answered with one byte by a server that is up.
+        # It listens before it is ready: only one that lets us in has come up.
+        login = (3 << 16).to_bytes(4, "big") + b"user\0gecaso\0database\0postgres\0\0"
         with self.connect() as connection:
-            connection.sendall(bytes.fromhex("00000008 04d2162f"))
-            return connection.recv(1) in (b"N", b"S")
+            connection.sendall((len(login) + 4).to_bytes(4, "big") + login)
+            return connection.recv(1) == b"R"  # the reply to a login, not "E" for an error
 
 
 def _unprivileged() -> pwd.struct_passwd | None:

@@ -136,17 +136,13 @@ def has_ended(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 5)[0])
 
 
-def test_postgres_answers(postgres_server: PostgresServer) -> None:
-    assert postgres_server.url.endswith(f":{postgres_server.port}/postgres")
-    assert ask_postgres(postgres_server) == b"R"  # "authentication ok"
-
-
-def ask_postgres(server: PostgresServer) -> bytes:
-    parameters = b"user\0gecaso\0database\0postgres\0\0"
-    message = (196608).to_bytes(4, "big") + parameters
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-        connection.sendall((len(message) + 4).to_bytes(4, "big") + message)
-        return connection.recv(1)
+def test_postgres_answers_and_restarts(postgres_server: PostgresServer) -> None:
+    assert postgres_server.greet()
+    with PostgresServer() as own:
+        pid = own.pid
+        own.restart()
+        assert own.pid != pid
+        assert own.greet()
 
 
 # -- event loops ---------------------------------------------------------------------------------
