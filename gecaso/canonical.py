@@ -11,33 +11,33 @@ refused: an address, a ``repr`` or a pickle never gets into a key.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import datetime as dt
 import enum
 import functools
 import ipaddress
 import pathlib
 import re
-import sys
 import types
 import uuid
 import zoneinfo
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from gecaso.classes import added_slots, field_names
 from gecaso.errors import UnkeyableArgument
+from gecaso.names import is_importable, qualified_name
+from gecaso.plain import pack_plain
 
-__all__ = ["encode", "encode_typed", "frame", "module_name", "typed"]
+__all__ = ["encode", "encode_typed", "frame", "typed"]
 
+# The second argument is how many levels deep the value is.
 Encoder: TypeAlias = Callable[[Any, int], bytes]
 
-# One level takes about three frames of the interpreter's stack; a fixed bound means that whether
-# a value can be a key does not depend on how deep its caller is.
+# A bound of our own: whether a value can be a key must not depend on how deep its caller is.
 MAX_DEPTH: Final = 100
 
 REMEDIES: Final = (
@@ -53,9 +53,11 @@ class _Refused(Exception):
         super().__init__(reason)
         self.path: list[str] = []
 
-    def shown(self) -> str:
+    def under(self, name: str) -> UnkeyableArgument:
         steps = self.path[::-1]
-        return "".join(steps if len(steps) <= 8 else [*steps[:4], "…"])
+        path = name + "".join(steps if len(steps) <= 8 else [*steps[:4], "…"])
+        message = f"{path} cannot be part of a key: {self}. {REMEDIES}"
+        return UnkeyableArgument(message, argument=path)
 
 
 def encode(value: object, *, name: str = "value") -> bytes:
@@ -69,15 +71,14 @@ def encode(value: object, *, name: str = "value") -> bytes:
     >>> encode((1, "a")) == encode([1, "a"])
     False
     """
+    if (packed := pack_plain(value, MAX_DEPTH)) is not None:
+        return b"p" + packed
     try:
         return _encode(value, 0)
     except _Refused as refused:
-        path = name + refused.shown()
-        reason = f"{path} cannot be part of a key: {refused}. {REMEDIES}"
-        raise UnkeyableArgument(reason, argument=path) from None
+        raise refused.under(name) from None
     except RecursionError:
-        reason = f"{name} cannot be part of a key: it is nested too deeply. {REMEDIES}"
-        raise UnkeyableArgument(reason, argument=name) from None
+        raise _Refused("it is nested too deeply").under(name) from None
 
 
 def typed(value: object, name: str = "value") -> Hashable:
@@ -94,26 +95,24 @@ def typed(value: object, name: str = "value") -> Hashable:
         return value
     if value is None or kind is bool or kind is bytes:
         return (kind, value)
-    if kind is float:
-        assert isinstance(value, float)
+    if type(value) is float:
+        # NaN and the zeros do not compare as their encodings do: their text stands for them.
         return (float, value if value == value and value else value.hex())
     return (encode(value, name=name),)
 
 
-def encode_typed(element: Hashable) -> bytes:
+def encode_typed(element: Any) -> bytes:
     """Return ``encode(value)``, given ``typed(value)``."""
-    kind = type(element)
-    if kind is int:
+    if type(element) is int:
         return b"i%x" % element
-    if kind is tuple:
-        assert isinstance(element, tuple)
-        if len(element) == 1:
-            return element[0]
-        # A float that does not compare as it should stands there as its text.
-        if element[0] is float and type(element[1]) is str:
-            return b"f" + element[1].encode()
-        return _encode(element[1], 0)
-    return _encode(element, 0)
+    if type(element) is str:
+        return _str(element, 0)
+    if len(element) == 1:
+        return bytes(element[0])
+    kind, value = element
+    if kind is float and type(value) is str:
+        return b"f" + value.encode()
+    return _encode(value, 0)
 
 
 def frame(*parts: bytes) -> bytes:
@@ -121,59 +120,28 @@ def frame(*parts: bytes) -> bytes:
     return b"".join([b"%x:%b" % (len(part), part) for part in parts])
 
 
-def module_name(name: str) -> str:
-    """Return the name under which other processes know the module called ``name`` here.
-
-    ``__main__`` and ``__mp_main__`` become what was run: the module of ``python -m module``, or
-    the stem of the script's file name.
-    """
-    if name not in ("__main__", "__mp_main__"):
-        return name
-    main = sys.modules.get(name) or sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return pathlib.PurePath(file).stem if file else "__main__"
-
-
-def _encode(value: Any, depth: int) -> bytes:
-    encoder = _encoders.get(type(value)) or _encoder_for(type(value))
+def _encode(value: object, depth: int) -> bytes:
+    encoder = _encoders.get(type(value)) or _encoder_of(type(value))
     return encoder(value, depth)
 
 
-def _part(value: Any, depth: int, step: str, *names: object) -> bytes:
-    """Encode and frame a part of a value; ``step % names`` is how one gets from there to here."""
+def _parts(values: Iterable[Any], depth: int, step: str = "[{}]") -> list[bytes]:
+    """Encode and frame the parts of a value; ``step`` leads to one of them, in an error."""
     if depth >= MAX_DEPTH:
         raise _Refused(f"it is nested more than {MAX_DEPTH} levels deep, or contains itself")
+    parts: list[bytes] = []
     try:
-        part = _encode(value, depth + 1)
+        for value in values:
+            part = _encode(value, depth + 1)
+            parts.append(b"%x:%b" % (len(part), part))
     except _Refused as refused:
-        refused.path.append(step % names)
+        refused.path.append(step.format(len(parts)))
         raise
-    return b"%x:%b" % (len(part), part)
+    return parts
 
 
-def _items(values: Iterable[Any], depth: int) -> bytes:
-    return b"".join([_part(item, depth, "[%d]", index) for index, item in enumerate(values)])
-
-
-def _unordered(values: Iterable[Any], depth: int) -> bytes:
-    return b"".join(sorted([_part(item, depth, "{…}") for item in values]))
-
-
-def _pairs(items: Iterable[tuple[Any, Any]], depth: int) -> list[bytes]:
-    return [
-        _part(key, depth, ".keys()") + _part(value, depth, "[%s]", _shown(key))
-        for key, value in items
-    ]
-
-
-def _shown(key: object) -> str:
-    """Show a key of a dict in an error: no text of unknown objects, which may hold addresses."""
-    if isinstance(key, str):
-        return '"' + key[:40] + '"'
-    return repr(key) if isinstance(key, int) else f"<{type(key).__name__}>"
+def _part(value: Any, depth: int, step: str) -> bytes:
+    return _parts((value,), depth, step.replace("{", "{{").replace("}", "}}"))[0]
 
 
 # --- builtins -------------------------------------------------------------------------------------
@@ -195,16 +163,27 @@ def _complex(value: complex, depth: int) -> bytes:
     return b"c" + frame(_float(value.real, depth), _float(value.imag, depth))
 
 
+def _sequence(tag: bytes, kind: Any) -> Encoder:
+    # The builtin's own iterator: a subclass may have another.
+    return lambda value, depth: tag + b"".join(_parts(kind.__iter__(value), depth))
+
+
+def _unordered(tag: bytes, kind: Any) -> Encoder:
+    return lambda value, depth: tag + b"".join(sorted(_parts(kind.__iter__(value), depth, "{{…}}")))
+
+
 def _dict(value: dict[Any, Any], depth: int) -> bytes:
-    return b"d" + b"".join(sorted(_pairs(dict.items(value), depth)))
+    items = list(dict[Any, Any].items(value))
+    keys = _parts([key for key, _ in items], depth, ".keys()")
+    values = [_part(item, depth, f"[{_shown(key)}]") for key, item in items]
+    return b"d" + b"".join(sorted(map(bytes.__add__, keys, values)))
 
 
-def _slice(value: slice, depth: int) -> bytes:
-    return b"g" + _items((value.start, value.stop, value.step), depth)
-
-
-def _range(value: range, depth: int) -> bytes:
-    return b"r" + _items((value.start, value.stop, value.step), depth)
+def _shown(key: object) -> str:
+    """Show a key of a dict in an error; the ``repr`` of an unknown object may be long or wrong."""
+    if type(key) is str:
+        return '"' + key[:40] + '"'
+    return repr(key) if type(key) is int else f"<{type(key).__name__}>"
 
 
 _builtins: Final[dict[type, Encoder]] = {
@@ -213,12 +192,12 @@ _builtins: Final[dict[type, Encoder]] = {
     str: _str,
     float: _float,
     complex: _complex,
-    bytes: lambda value, depth: b"b" + bytes(value),
-    bytearray: lambda value, depth: b"a" + bytes(value),
-    list: lambda value, depth: b"l" + _items(list.__iter__(value), depth),
-    tuple: lambda value, depth: b"t" + _items(tuple.__iter__(value), depth),
-    set: lambda value, depth: b"e" + _unordered(set.__iter__(value), depth),
-    frozenset: lambda value, depth: b"z" + _unordered(frozenset.__iter__(value), depth),
+    bytes: lambda value, depth: b"b" + value,
+    bytearray: lambda value, depth: b"a" + value,
+    list: _sequence(b"l", list),
+    tuple: _sequence(b"t", tuple),
+    set: _unordered(b"e", set),
+    frozenset: _unordered(b"z", frozenset),
     dict: _dict,
 }
 
@@ -226,189 +205,139 @@ _builtins: Final[dict[type, Encoder]] = {
 # --- the standard library -------------------------------------------------------------------------
 
 
-def _named(name: str, parts: Callable[[Any], tuple[Any, ...]]) -> Encoder:
-    """Encode a value of the standard library: its name, which is ours to keep, and its parts."""
+def _library_type(name: str, parts: Callable[[Any], Iterable[Any]]) -> Encoder:
+    """Encode by a name that is ours to keep, whatever module has the type in which version."""
     tag = b"n" + frame(name.encode())
-    return lambda value, depth: tag + _items(parts(value), depth)
+    return lambda value, depth: tag + b"".join(_parts(parts(value), depth, "<{}>"))
 
 
 def _zone(zone: dt.tzinfo | None) -> tuple[object, ...]:
     if zone is None:
         return ()
-    name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # zoneinfo; pytz
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # of zoneinfo, of pytz
     if isinstance(name, str):
         return (name,)
     offset = zone.utcoffset(None)
     if offset is None:
-        raise _Refused(f"the time zone {_qualified(type(zone))} has neither a name nor an offset")
+        raise _Refused(f"its time zone, a {type(zone).__name__}, has neither name nor offset")
     return (offset, zone.tzname(None))
 
 
-def _datetime(value: dt.datetime) -> tuple[object, ...]:
+def _moment(value: dt.datetime | dt.time) -> tuple[object, ...]:
     return (value.replace(tzinfo=None).isoformat(), value.fold, *_zone(value.tzinfo))
 
 
-def _time(value: dt.time) -> tuple[object, ...]:
-    return (value.replace(tzinfo=None).isoformat(), value.fold, *_zone(value.tzinfo))
-
-
-def _zoneinfo(value: zoneinfo.ZoneInfo) -> tuple[object, ...]:
-    if value.key is None:
-        raise _Refused("a ZoneInfo made from a file has no name")
+def _zoneinfo(value: zoneinfo.ZoneInfo) -> tuple[str]:
+    if not value.key:
+        raise _Refused("a ZoneInfo read from a file has no name")
     return (value.key,)
 
 
-def _text(value: object) -> tuple[str]:
-    return (str(value),)
+_by_text: Final[tuple[type, ...]] = (
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+)
 
+_by_parts: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
+    Decimal: Decimal.as_tuple,  # str() would depend on the current context
+    Fraction: lambda value: (value.numerator, value.denominator),
+    uuid.UUID: lambda value: (value.int,),
+    dt.datetime: _moment,
+    dt.date: lambda value: (value.isoformat(),),
+    dt.time: _moment,
+    dt.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
+    dt.timezone: _zone,
+    zoneinfo.ZoneInfo: _zoneinfo,
+    re.Pattern: lambda value: (value.pattern, value.flags),
+    range: lambda value: (value.start, value.stop, value.step),
+    slice: lambda value: (value.start, value.stop, value.step),
+    deque: lambda value: (value.maxlen, *value),
+    OrderedDict: OrderedDict[Any, Any].items,
+    defaultdict: lambda value: (value.default_factory, dict(value)),
+    types.MappingProxyType: lambda value: (dict(value),),
+    types.GenericAlias: lambda value: (value.__origin__, value.__args__),
+    types.UnionType: lambda value: (frozenset(value.__args__),),
+    types.MethodType: lambda value: (value.__func__, value.__self__),
+    functools.partial: lambda value: (value.func, value.args, value.keywords),
+}
 
 _library: Final[dict[type, Encoder]] = {
-    Decimal: _named("Decimal", lambda value: tuple(value.as_tuple())),
-    Fraction: _named("Fraction", lambda value: (value.numerator, value.denominator)),
-    uuid.UUID: _named("UUID", lambda value: (value.int,)),
-    dt.datetime: _named("datetime", _datetime),
-    dt.date: _named("date", lambda value: (value.isoformat(),)),
-    dt.time: _named("time", _time),
-    dt.timedelta: _named("timedelta", lambda v: (v.days, v.seconds, v.microseconds)),
-    dt.timezone: _named("timezone", _zone),
-    zoneinfo.ZoneInfo: _named("ZoneInfo", _zoneinfo),
-    re.Pattern: _named("Pattern", lambda value: (value.pattern, value.flags)),
-    deque: _named("deque", lambda value: (list(value), value.maxlen)),
-    types.MappingProxyType: _named("MappingProxyType", lambda value: (dict(value),)),
-    functools.partial: _named("partial", lambda v: (v.func, v.args, v.keywords)),
-    types.GenericAlias: _named("GenericAlias", lambda v: (v.__origin__, v.__args__)),
-    types.UnionType: _named("UnionType", lambda value: (frozenset(value.__args__),)),
-    types.MethodType: _named("MethodType", lambda value: (value.__func__, value.__self__)),
-    OrderedDict: _named("OrderedDict", lambda value: tuple(OrderedDict.items(value))),
-    defaultdict: _named("defaultdict", lambda v: (v.default_factory, dict(v))),
-    **{
-        kind: _named(kind.__name__, _text)
-        for kind in (
-            pathlib.PurePosixPath,
-            pathlib.PureWindowsPath,
-            pathlib.PosixPath,
-            pathlib.WindowsPath,
-            ipaddress.IPv4Address,
-            ipaddress.IPv6Address,
-            ipaddress.IPv4Network,
-            ipaddress.IPv6Network,
-            ipaddress.IPv4Interface,
-            ipaddress.IPv6Interface,
-        )
-    },
+    **{kind: _library_type(kind.__name__, lambda value: (str(value),)) for kind in _by_text},
+    **{kind: _library_type(kind.__name__, parts) for kind, parts in _by_parts.items()},
 }
 
 
 # --- classes, functions and users' own types ------------------------------------------------------
 
 
-def _qualified(thing: Any) -> str:
-    return f"{module_name(thing.__module__)}:{thing.__qualname__}"
-
-
 def _global(value: Any, depth: int) -> bytes:
     """Encode a class or a function by the name it can be imported by."""
-    module = getattr(value, "__module__", None)
-    found: Any = sys.modules.get(module) if isinstance(module, str) else None
-    for step in getattr(value, "__qualname__", "").split("."):
-        found = getattr(found, step, None)
-    if found is not value:
-        raise _Refused(f"{_described(value)} is not what its module has under its name")
-    return b"q" + _qualified(value).encode()
-
-
-def _described(value: Any) -> str:
-    return f"the {type(value).__name__} {getattr(value, '__qualname__', '?')!r}"
+    if not is_importable(value):
+        what = f"the {type(value).__name__} {getattr(value, '__qualname__', '?')}"
+        raise _Refused(f"{what} cannot be imported by its name, so that name says too little")
+    return b"q" + qualified_name(value).encode()
 
 
 def _type_tag(kind: type) -> bytes:
     if "<locals>" in kind.__qualname__:
-        raise _Refused(
-            f"its class {kind.__qualname__!r} is made inside a function, "
-            "so another class may have the same name"
-        )
-    return frame(_qualified(kind).encode())
+        reason = "is made inside a function, so another class may have the same name"
+        raise _Refused(f"its class {kind.__qualname__} {reason}")
+    return frame(qualified_name(kind).encode())
 
 
 def _cache_key(kind: type) -> Encoder:
-    # The author of __cache_key__ answers for what it identifies; a local class is fine.
-    tag = b"k" + frame(_qualified(kind).encode())
+    # The author of __cache_key__ answers for what it identifies, so a local class is fine.
+    tag = b"k" + frame(qualified_name(kind).encode())
     return lambda value, depth: tag + _part(value.__cache_key__(), depth, ".__cache_key__()")
 
 
 def _enum(kind: type) -> Encoder:
     tag = b"m" + _type_tag(kind)
-    # The name of a combination of flags changed between versions of Python; its value did not.
+    # The name of a combination of flags differs between versions of Python; its value does not.
     attribute = "_value_" if issubclass(kind, enum.Flag) else "_name_"
-    return lambda value, depth: tag + _part(getattr(value, attribute), depth, "." + attribute)
-
-
-def _fields(kind: type, names: Iterable[str]) -> Encoder:
-    tag = b"o" + _type_tag(kind)
-    steps = [(name, frame(name.encode()), "." + name) for name in names]
-
-    def encoder(value: Any, depth: int) -> bytes:
-        return tag + b"".join(
-            [key + _part(getattr(value, name, _Unset), depth, step) for name, key, step in steps]
-        )
-
-    return encoder
+    return lambda value, depth: tag + _part(getattr(value, attribute), depth, ".value")
 
 
 class _Unset:
     """Stands for a field that has no value."""
 
 
+def _fields(kind: type, names: Iterable[str]) -> Encoder:
+    tag = b"o" + _type_tag(kind)
+    keys = [(name, frame(name.encode()), "." + name) for name in names]
+    return lambda value, depth: (
+        tag
+        + b"".join(
+            [key + _part(getattr(value, name, _Unset), depth, step) for name, key, step in keys]
+        )
+    )
+
+
 def _subclass(kind: type, base: type) -> Encoder:
+    """Encode what the base encodes, under the subclass's name, with the attributes it has more."""
     tag = b"u" + _type_tag(kind)
     encoder = _known[base]
-    members = _members(kind, base)
+    slots = added_slots(kind, base)
+    if slots is None:
+        raise _Refused(f"{qualified_name(kind)} adds to {base.__name__} what cannot be read")
 
     def encode_subclass(value: Any, depth: int) -> bytes:
-        state = {**getattr(value, "__dict__", {}), **dict(_slots(value, members))}
+        state = {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}
+        state.update(getattr(value, "__dict__", {}))
         return tag + frame(encoder(value, depth)) + _part(state, depth, "")
 
     return encode_subclass
 
 
-def _members(kind: type, base: type) -> list[types.MemberDescriptorType]:
-    """Return the slots that ``kind`` adds to ``base``; refuse a class that hides more than that."""
-    added = kind.__mro__[: kind.__mro__.index(base)]
-    members = [
-        member
-        for cls in added
-        for member in vars(cls).values()
-        if isinstance(member, types.MemberDescriptorType)
-    ]
-    seen = len(members) + sum(("__dict__" in vars(c)) + ("__weakref__" in vars(c)) for c in added)
-    # Written in C, a subclass can hold what Python does not see: the nanoseconds of a Timestamp.
-    if kind.__basicsize__ - base.__basicsize__ > 8 * seen:
-        raise _Refused(f"{_qualified(kind)} adds to {base.__name__} what cannot be read")
-    return members
-
-
-def _slots(
-    value: object, members: list[types.MemberDescriptorType]
-) -> Iterator[tuple[str, object]]:
-    for member in members:
-        with contextlib.suppress(AttributeError):  # a slot may be empty
-            yield member.__name__, member.__get__(value)
-
-
-def _field_names(kind: Any) -> Iterator[str] | None:
-    """Return the names of the fields that two instances of ``kind`` are compared by."""
-    if dataclasses.is_dataclass(kind):
-        return (field.name for field in dataclasses.fields(kind) if field.compare)
-    if isinstance(attributes := getattr(kind, "__attrs_attrs__", None), tuple):
-        return (attribute.name for attribute in attributes if attribute.eq)
-    if isinstance(names := getattr(kind, "__struct_fields__", None), tuple):  # msgspec
-        return iter(names)
-    if isinstance(fields := getattr(kind, "__pydantic_fields__", None), Mapping):
-        return iter((*fields, "__pydantic_extra__", "__pydantic_private__"))
-    return None
-
-
-def _encoder_for(kind: type) -> Encoder:
+def _encoder_of(kind: type[object]) -> Encoder:
     """Return the encoder of a type of somebody else, made when the type is first seen."""
     encoder = _learnt.get(kind)
     if encoder is None:
@@ -416,7 +345,7 @@ def _encoder_for(kind: type) -> Encoder:
     return encoder
 
 
-def _new_encoder(kind: type) -> Encoder:
+def _new_encoder(kind: type[object]) -> Encoder:
     if callable(getattr(kind, "__cache_key__", None)):
         return _cache_key(kind)
     if issubclass(kind, enum.Enum):
@@ -424,7 +353,7 @@ def _new_encoder(kind: type) -> Encoder:
     for base in kind.__mro__:
         if base in _known:
             return _subclass(kind, base)
-    if (names := _field_names(kind)) is not None:
+    if (names := field_names(kind)) is not None:
         return _fields(kind, names)
     if issubclass(kind, type):
         return _global
@@ -432,13 +361,11 @@ def _new_encoder(kind: type) -> Encoder:
 
 
 _learnt: WeakKeyDictionary[type, Encoder] = WeakKeyDictionary()
-_known: dict[type, Encoder] = {**_builtins, **_library}
-_encoders: dict[type, Encoder] = {
+_known: Final = {**_builtins, **_library}
+_encoders: Final[dict[type, Encoder]] = {
     **_known,
     type(None): lambda value, depth: b"N",
     type(...): lambda value, depth: b"E",
-    slice: _slice,
-    range: _range,
     type: _global,
     types.FunctionType: _global,
     types.BuiltinFunctionType: _global,

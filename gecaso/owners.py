@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import threading
 import types
@@ -10,16 +11,16 @@ import weakref
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any, Final, final
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from gecaso.canonical import encode, module_name
-from gecaso.errors import AmbiguousFunction, UnkeyableArgument
+from gecaso.canonical import encode
+from gecaso.errors import UnkeyableArgument
+from gecaso.names import module_name
 from gecaso.quoting import quote
 
 __all__ = [
     "DIRECT",
     "Owner",
-    "check_ambiguous",
     "digest",
     "identity",
     "owner_of",
@@ -70,16 +71,16 @@ class Owner:
 
     def __repr__(self) -> str:
         kind = "private " if self.private else ""
-        return f"<{kind}owner {self.label}, {self.arity} elements>"
+        return f"<{kind}owner {self.label}, arity {self.arity}>"
 
 
-DIRECT: Final = Owner("", label="direct")
+DIRECT: Final = Owner("", label="direct", hashed=False)
 
 
 # --- the identity of a function -------------------------------------------------------------------
 
 
-def identity(function: Callable[..., Any]) -> str:
+def identity(function: Callable[..., object]) -> str:
     """Return the name of ``function`` that is the same in every process.
 
     It is ``module.qualname``; in ``__main__`` the name of the module or script that was run. Of a
@@ -88,24 +89,27 @@ def identity(function: Callable[..., Any]) -> str:
 
     >>> import json
     >>> identity(json.dumps), identity(functools.partial(json.dumps, indent=1))
-    ('json.dumps', 'json.dumps#23b76ca0a8c5f6f6b1b2a8b8b1d0a0f5')
+    ('json.dumps', 'json.dumps#182460102639ed591560d05cc4cd383f')
     """
     if isinstance(function, functools.partial):
-        held = encode((function.args, function.keywords), name="partial")
-        return f"{identity(function.func)}#{digest(held)}"
-    owner = getattr(function, "__self__", None)
-    if owner is None or isinstance(owner, types.ModuleType):
-        if isinstance(qualname := getattr(function, "__qualname__", None), str):
-            return f"{module_name(function.__module__)}.{qualname}"
-        kind = type(function)
-        name = f"{module_name(kind.__module__)}.{kind.__qualname__}.__call__"
-        return f"{name}#{digest(encode(function, name='callable'))}"
-    name = getattr(function, "__name__", "?")
-    if isinstance(owner, type):
-        return f"{module_name(owner.__module__)}.{owner.__qualname__}.{name}"
-    kind = type(owner)
-    held = encode(owner, name="self")
-    return f"{module_name(kind.__module__)}.{kind.__qualname__}.{name}#{digest(held)}"
+        return _holding(identity(function.func), (function.args, function.keywords))
+    bound: object = getattr(function, "__self__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if isinstance(qualname, str) and (bound is None or isinstance(bound, types.ModuleType)):
+        return f"{module_name(str(function.__module__))}.{qualname}"
+    if bound is None:
+        return _holding(_dotted(type(function)) + ".__call__", function)
+    if isinstance(bound, type):
+        return f"{_dotted(bound)}.{function.__name__}"
+    return _holding(f"{_dotted(type(bound))}.{function.__name__}", bound)
+
+
+def _holding(name: str, held: object) -> str:
+    return f"{name}#{digest(encode(held, name=name))}"
+
+
+def _dotted(kind: type[object]) -> str:
+    return f"{module_name(kind.__module__)}.{kind.__qualname__}"
 
 
 def prefix(namespace: str | None = None, version: str | int | None = None) -> str:
@@ -130,7 +134,17 @@ _LIKE_VERSION: Final = re.compile(r"^v(?=[-=\d])")
 
 
 _owners: WeakKeyDictionary[Any, WeakValueDictionary[Hashable, Owner]] = WeakKeyDictionary()
+_instances: dict[int, tuple[weakref.ref[Any], WeakKeyDictionary[Owner, Owner]]] = {}
 _lock = threading.Lock()
+
+
+def _remake_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+# In the parent, another thread may have held it.
+os.register_at_fork(after_in_child=_remake_lock)
 
 
 def owner_of(
@@ -151,10 +165,13 @@ def owner_of(
     start = prefix(namespace, version)
     spec = (start, ignore, hash_key, arity)
     with _lock:
-        owners = _owners.setdefault(function, WeakValueDictionary())
+        try:
+            owners = _owners.setdefault(function, WeakValueDictionary())
+        except TypeError:  # cannot be hashed, or not be referenced weakly
+            return _new_owner(function, *spec)
         owner = owners.get(spec)
         if owner is None:
-            owner = owners[spec] = _new_owner(function, start, ignore, hash_key, arity)
+            owner = owners[spec] = _new_owner(function, *spec)
         return owner
 
 
@@ -164,13 +181,11 @@ def _new_owner(
     try:
         text = start + identity(function)
     except UnkeyableArgument as error:
-        return Owner(str(error), arity=arity, label=repr(function), private=True)
-    # Without this, f ignoring its first argument and f ignoring its second would share entries.
-    text += "".join(f"-{name}" for name in ignore)
+        label = type(function).__qualname__
+        return Owner(str(error), arity=arity, label=label, private=True)
+    # Else f ignoring its first argument and f ignoring its second would share entries.
+    text += "".join(f"-{name}" for name in sorted(ignore))
     return Owner(text, arity=arity, hashed=hash_key)
-
-
-_instances: dict[int, tuple[weakref.ref[Any], WeakKeyDictionary[Owner, Owner]]] = {}
 
 
 def owner_of_instance(owner: Owner, instance: object) -> Owner:
@@ -179,119 +194,43 @@ def owner_of_instance(owner: Owner, instance: object) -> Owner:
     It is private: ``str(key)`` raises `UnkeyableArgument`. It is forgotten with the instance.
     Raises `UnkeyableArgument` for an instance that cannot be referenced weakly.
     """
-    number = id(instance)
-    found = _instances.get(number)
-    if found is None or found[0]() is not instance:
-        found = _instances[number] = (_reference(instance, number), WeakKeyDictionary())
-    owners = found[1]
+    kind = type(instance).__qualname__
     with _lock:
+        owners = _owners_of_instance(instance)
         mine = owners.get(owner)
         if mine is None:
-            mine = owners[owner] = _instance_owner(owner, type(instance).__qualname__)
+            reason = f"self, of {kind}, has no stable encoding, so {owner.label} has no keys that "
+            reason += f"mean anything outside this process. {_SELF_REMEDIES}"
+            mine = Owner(reason, arity=owner.arity, label=owner.label, private=True)
+            owners[owner] = mine
         return mine
 
 
-def _reference(instance: object, number: int) -> weakref.ref[Any]:
+_SELF_REMEDIES: Final = (
+    "Give the class a __cache_key__() that returns what identifies an instance, "
+    'or drop self with ignore=("self",).'
+)
+
+
+def _owners_of_instance(instance: object) -> WeakKeyDictionary[Owner, Owner]:
+    kind, number = type(instance).__qualname__, id(instance)
+    found = _instances.get(number)
+    if found is not None and found[0]() is instance:
+        return found[1]
+
     def gone(reference: weakref.ref[Any]) -> None:
-        # By the time this runs, the id may already belong to another instance.
+        # By the time this runs, the number may already be that of another instance.
         if (found := _instances.get(number)) is not None and found[0] is reference:
             del _instances[number]
 
     try:
-        return weakref.ref(instance, gone)
+        reference = weakref.ref(instance, gone)
     except TypeError:
         raise UnkeyableArgument(
-            f"{type(instance).__qualname__} instances cannot be referenced weakly, so self cannot "
-            "own entries. Add '__weakref__' to its __slots__, give the class a __cache_key__(), "
-            'or drop self with ignore=("self",).',
+            f"self, of {kind}, cannot be referenced weakly, so it cannot own "
+            f"entries. Add '__weakref__' to its __slots__, or: {_SELF_REMEDIES}",
             argument="self",
         ) from None
-
-
-def _instance_owner(owner: Owner, kind: str) -> Owner:
-    reason = (
-        f"{owner.label}: self has no stable encoding, so its keys mean nothing outside this "
-        f"process. Give {kind} a __cache_key__() that returns what identifies an instance, "
-        'or drop self with ignore=("self",).'
-    )
-    return Owner(reason, arity=owner.arity, label=owner.label, private=True)
-
-
-# --- two functions of one name ------------------------------------------------------------------
-
-_functions: WeakKeyDictionary[object, dict[str, WeakSet[Any]]] = WeakKeyDictionary()
-
-
-def check_ambiguous(function: Callable[..., Any], owner: Owner, storage: object) -> None:
-    """Refuse ``function`` on a shared ``storage`` if another one has entries of the same name there.
-
-    Raises `AmbiguousFunction` for a lambda, and for a second live function of the same name with
-    other code, defaults or closure values; `UnkeyableArgument` for a function without a name.
-    """
-    if getattr(function, "__name__", "") == "<lambda>":
-        raise AmbiguousFunction(
-            f"{owner.text} is a lambda: all lambdas of a place have one name, so on a shared storage "
-            f"one would read the entries of another. {_REMEDIES}"
-        )
-    with _lock:
-        same_name = _functions.setdefault(storage, {}).setdefault(owner.text, WeakSet())
-        for other in same_name:
-            if not _same_function(other, function, set()):
-                raise AmbiguousFunction(
-                    f"there are two functions called {owner.text} on one shared storage, with "
-                    f"different code or closure values; one would read the entries of the other. "
-                    f"{_REMEDIES}"
-                )
-        same_name.add(function)
-
-
-_REMEDIES: Final = "Give it its own name with key= or namespace=."
-
-
-def _same_function(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
-    if one is other or (id(one), id(other)) in seen:
-        return True
-    if not (isinstance(one, types.FunctionType) and isinstance(other, types.FunctionType)):
-        return False
-    seen.add((id(one), id(other)))
-    return (
-        _same_code(one.__code__, other.__code__)
-        and _same_value(one.__defaults__, other.__defaults__, seen)
-        and _same_value(one.__kwdefaults__, other.__kwdefaults__, seen)
-        and all(
-            map(functools.partial(_same_cell, seen), one.__closure__ or (), other.__closure__ or ())
-        )
-    )
-
-
-def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
-    """Compare what two pieces of code do, wherever they were written."""
-    return _does(one) == _does(other)
-
-
-def _does(code: types.CodeType) -> tuple[object, ...]:
-    constants = tuple(
-        _does(item) if isinstance(item, types.CodeType) else (type(item), repr(item))
-        for item in code.co_consts
-    )
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    return (code.co_code, code.co_exceptiontable, constants, names, counts)
-
-
-def _same_cell(seen: set[tuple[int, int]], one: types.CellType, other: types.CellType) -> bool:
-    try:
-        return _same_value(one.cell_contents, other.cell_contents, seen)
-    except ValueError:  # one is empty as yet: the function's own name, in a factory
-        return True
-
-
-def _same_value(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, types.FunctionType):
-        return _same_function(one, other, seen)
-    try:
-        return encode(one) == encode(other)
-    except UnkeyableArgument:  # nothing is known of them but that they are two
-        return False
+    owners: WeakKeyDictionary[Owner, Owner] = WeakKeyDictionary()
+    _instances[number] = (reference, owners)
+    return owners

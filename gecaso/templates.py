@@ -42,13 +42,10 @@ class Template:
         try:
             parsed = list(_formatter.parse(text))
         except ValueError as error:
-            _refuse(text, f"it is not a format string: {error}")
-        separators = "".join(literal for literal, *_ in parsed)
-        unsafe = quoting(re.sub(r"\w", "", separators))
+            _refuse(text, f"it is not a format string ({error})")
+        unsafe = quoting(_separators(text, parsed))
         self._parts: list[str | _Field] = [start]
-        for number, (literal, field, spec, conversion) in enumerate(parsed):
-            if number and field is not None and not re.search(r"\W", literal):
-                _refuse(text, f"put a separator such as ':' before {{{field}}}")
+        for literal, field, spec, conversion in parsed:
             self._parts.append(literal)
             if field is not None:
                 _check(text, field, spec or "", conversion, signature)
@@ -60,10 +57,29 @@ class Template:
         Raises `UnkeyableArgument` for a value that is no text, integer, UUID, enum member or date.
         """
         parts = self._parts
-        return "".join([part if type(part) is str else part.render(arguments) for part in parts])
+        return "".join(
+            [part if isinstance(part, str) else part.render(arguments) for part in parts]
+        )
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
+
+
+def _separators(text: str, parsed: list[tuple[str, str | None, str | None, str | None]]) -> str:
+    """Return what stands between fields, and so must not stand in their values."""
+    separators: list[str] = []
+    between = ""
+    seen = False
+    for literal, field, _, _ in parsed:
+        between += literal
+        if field is None:
+            continue
+        marks = re.sub(r"[^\W_]", "", between) if seen else ""
+        if seen and not marks:
+            _refuse(text, f"put a separator such as ':' before {{{field}}}")
+        separators.append(marks)
+        between, seen = "", True
+    return "".join(separators)
 
 
 def _check(text: str, field: str, spec: str, conversion: str | None, signature: Signature) -> None:
@@ -99,39 +115,36 @@ class _Field:
             return self._formatted(value)
         if isinstance(value, str):
             return quote(str.__str__(value), self.unsafe)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return int.__repr__(value)
         if isinstance(value, (date, time)):
             return value.isoformat()
-        if isinstance(value, UUID):
-            return str(value)
-        self._refuse(
+        if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+            return str(value) if isinstance(value, UUID) else int.__repr__(value)
+        raise self._refused(
             f"a {type(value).__qualname__} has no one text. Use text, an integer, a UUID, "
-            "an enum member or a date, or a callable for key=."
+            "an enum member or a date, or a callable as key=."
         )
 
     def _value(self, arguments: Mapping[str, object]) -> Any:
         try:
             return _formatter.get_field(self.name, (), arguments)[0]
         except (AttributeError, LookupError, TypeError) as error:
-            self._refuse(f"there is no such part ({type(error).__name__}).")
+            raise self._refused(f"there is no such part ({type(error).__name__}).") from None
 
     def _formatted(self, value: Any) -> str:
         numeric = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
         if not numeric and not isinstance(value, (date, time)):
-            self._refuse(
+            raise self._refused(
                 f"the format {self.spec!r} is for numbers and dates, not for a "
                 f"{type(value).__qualname__}."
             )
         try:
             return quote(format(value, self.spec), self.unsafe)
         except ValueError as error:
-            self._refuse(f"{error}.")
+            raise self._refused(f"{error}.") from None
 
-    def _refuse(self, reason: str) -> NoReturn:
-        raise UnkeyableArgument(
-            f"{self.name} cannot be part of the key: {reason}", argument=self.name
-        ) from None
+    def _refused(self, reason: str) -> UnkeyableArgument:
+        message = f"{self.name} cannot be part of the key: {reason}"
+        return UnkeyableArgument(message, argument=self.name)
 
 
 _templates: WeakKeyDictionary[object, dict[str, WeakSet[Any]]] = WeakKeyDictionary()
