@@ -1,0 +1,390 @@
+"""Values and what belongs to them, to bytes and back.
+
+A packed value is a head, fields, a payload and perhaps a signature::
+
+    magic c1 | version 01 | flags (2 bytes)
+    created, fresh_until, dead_after, cost (4 doubles), length of the entry's version   if ENTRY
+    the entry's version                                                                 if ENTRY
+    length (4 bytes) and msgpack of the fields, a dict                                  if FIELDS
+    the payload
+    16 bytes of keyed BLAKE2b over the key and all of the above                         if SIGNED
+
+Numbers are little-endian. ``c1`` starts no msgpack, JSON, pickle or text. Fields with names that a
+reader does not know are ignored; a version or a flag that it does not know makes the data a miss.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from ormsgpack import unpackb
+
+from gecaso import compression
+from gecaso.codec import READ_OPTION, Codec, unreadable
+from gecaso.entry import NOTHING, Entry, Kind
+from gecaso.errors import ConfigurationError, PackError, UnpackError, ValueTooLarge
+from gecaso.forms import FORMS
+from gecaso.known_types import types_in
+from gecaso.serializers import ExactJSON, Serializer, chosen
+from gecaso.signing import SIGNATURE_SIZE, Secret, Signer
+
+__all__ = ["Packer", "Serializer", "current_packer", "pack", "unpack", "using"]
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_BYTES = 64 * 1024 * 1024
+COMPRESS_FROM = 1024  # bytes; below, there is little to gain
+
+MAGIC, VERSION = 0xC1, 1
+# Flags: three single bits, two for the method of compression, three for the payload's format.
+SIGNED, ENTRY, FIELDS, METHOD, FORMAT, ALL_FLAGS = 1, 2, 4, 3, 5, 0xFF
+MSGPACK, JSON, CUSTOM, PICKLE = range(4)
+
+_HEAD = struct.Struct("<BBH")
+_ENTRY = struct.Struct("<4dH")
+_LENGTH = struct.Struct("<I")
+# Head and entry at once, the head as one number: on the way of a hit one comparison says all.
+_WHOLE_ENTRY = struct.Struct("<I4dH")
+_PLAIN_ENTRY = MAGIC | VERSION << 8 | ENTRY << 16
+
+_NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+_KINDS = ("value", "error", "uncacheable")
+
+
+class Packer:
+    """Turns values into bytes and back: equal, with the same types at every depth, or an error.
+
+    ``secret``: bytes or text of at least 16 bytes, or several of them. Everything is signed with
+    the first and accepted from all; only what is signed is read; what gecaso does not know is
+    pickled. Without it nothing is ever unpickled.
+    ``types``: classes that may be in the values: dataclasses, attrs classes, pydantic models,
+    msgspec structs, named tuples, enums. Those named by their fields are known too.
+    ``serializer``: ``"msgpack"``, ``"json"`` (only what JSON keeps exactly), or an object with
+    ``dumps`` and ``loads``.
+    ``compress``: True, False, or from how many bytes on a payload is compressed.
+    ``max_bytes``: the largest packed value, and the largest payload before compression.
+
+    >>> from datetime import date
+    >>> packer = Packer(secret="at least sixteen bytes of it")
+    >>> data = packer.pack({"since": date(1815, 12, 10)}, ttl=60)
+    >>> packer.unpack(data)
+    ({'since': datetime.date(1815, 12, 10)}, {'ttl': 60})
+    >>> Packer().unpack(data)
+    Traceback (most recent call last):
+        ...
+    gecaso.errors.UnpackError: the data is signed, and there is no secret here to check it with
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: Secret | None = None,
+        types: Iterable[type] = (),
+        serializer: Serializer | Literal["msgpack", "json"] = "msgpack",
+        compress: bool | int = True,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        if max_bytes < 1 or (compress is not False and compress < 1):
+            raise ConfigurationError("max_bytes= and compress= are numbers of bytes, at least 1")
+        self.max_bytes = max_bytes
+        self._compress_from = _threshold(compress)
+        self._signer = None if secret is None else Signer(secret)
+        self._serializer = chosen(serializer, signed=secret is not None)
+        self._format = _format(self._serializer)
+        self._use(Codec(_known(types)))
+
+    def _use(self, codec: Codec) -> None:
+        self._codec = codec
+        self._hook = codec.hook
+        simple = self._signer is None and self._serializer is None
+        self._expected = _PLAIN_ENTRY if simple else -1
+
+    @property
+    def types(self) -> frozenset[type]:
+        """The classes that may be in a value."""
+        return self._codec.types
+
+    def also(self, types: Iterable[type]) -> Packer:
+        """Return a packer like this one that knows ``types``, and those inside them, as well."""
+        known = self.types | _known(types)
+        if known == self.types:
+            return self
+        other = copy.copy(self)
+        other._use(Codec(known))
+        return other
+
+    def pack(self, value: object, /, **params: object) -> bytes:
+        """Return ``value`` and ``params`` as bytes.
+
+        Raises PackError, with the ``path`` to the part that cannot be packed, or ValueTooLarge.
+        """
+        return self.dumps(value, {"params": params} if params else {})
+
+    def unpack(self, data: Buffer, /) -> tuple[Any, dict[str, Any]]:
+        """Return the value and the params that were packed; raise UnpackError if there are none."""
+        value, header = self.loads(data)
+        return value, _names(header.get("params", {}))
+
+    def dumps(self, value: object, header: Mapping[str, object], *, key: bytes = b"") -> bytes:
+        """Return ``value`` and ``header`` as bytes; a signature holds for ``key`` alone."""
+        return self._seal(value, 0, b"", header, key)
+
+    def loads(self, data: Buffer, *, key: bytes = b"") -> tuple[Any, dict[str, Any]]:
+        """Return the value and the header that ``dumps`` packed under ``key``."""
+        _, _, fields, value = self._open(data, key)
+        return value, fields
+
+    def pack_entry(self, entry: Entry, *, key: bytes = b"") -> bytes:
+        """Return ``entry`` as bytes; a signature holds for ``key``, where it will be stored."""
+        fields: dict[str, object] = {}
+        if entry.kind != "value":
+            fields["kind"] = entry.kind
+        if entry.tags:
+            fields["tags"] = dict(entry.tags)
+        if entry.params:
+            fields["params"] = dict(entry.params)
+        times = entry.created, entry.fresh_until, entry.dead_after, entry.cost
+        head = _ENTRY.pack(*times, len(entry.version)) + entry.version
+        return self._seal(entry.value, ENTRY, head, fields, key)
+
+    def unpack_entry(self, data: Buffer, *, key: bytes = b"") -> Entry:
+        """Return the entry that was packed under ``key``; raise UnpackError if there is none."""
+        if type(data) is bytes and len(data) <= self.max_bytes:
+            # A hit over a network: no signature, no fields, nothing compressed.
+            try:
+                word, created, fresh, dead, cost, size = _WHOLE_ENTRY.unpack_from(data)
+                if word == self._expected:
+                    start = _WHOLE_ENTRY.size + size
+                    value = unpackb(data[start:], ext_hook=self._hook, option=READ_OPTION)
+                    ours = data[_WHOLE_ENTRY.size : start]
+                    return Entry(value, created, fresh, dead, cost, "value", NOTHING, NOTHING, ours)
+            except struct.error:
+                pass  # too short, or an error message of a server: told below
+            except ValueError as error:
+                raise unreadable(error) from error
+        times, version, fields, value = self._open(data, key)
+        if times is None:
+            raise UnpackError("the data is a packed value, but not an entry")
+        return Entry(value, *times, *_described(fields), version)
+
+    def _seal(
+        self, value: object, flags: int, head: bytes, fields: Mapping[str, object], key: bytes
+    ) -> bytes:
+        form, payload = self._payload(value)
+        self._check_size(len(payload))
+        method = compression.PLAIN
+        if len(payload) >= self._compress_from:
+            method, payload = compression.compress(payload)
+        flags |= method << METHOD | form << FORMAT
+        if fields:
+            flags |= FIELDS
+            packed = self._codec.dumps(dict(fields))
+            head += _LENGTH.pack(len(packed)) + packed
+        if self._signer:
+            flags |= SIGNED
+        data = _HEAD.pack(MAGIC, VERSION, flags) + head + payload
+        if self._signer:
+            data += self._signer.sign(key, data)
+        self._check_size(len(data))
+        return data
+
+    def _payload(self, value: object) -> tuple[int, bytes]:
+        try:
+            if self._serializer is None:
+                return MSGPACK, self._codec.dumps(value)
+            data = self._serializer.dumps(value)
+        except PackError as error:
+            if self._signer is None:
+                raise
+            return PICKLE, _pickled(value, error)
+        return self._format, data if isinstance(data, bytes) else data.encode()
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise ValueTooLarge(
+                f"value has {size} bytes when it is packed; max_bytes is {self.max_bytes}",
+                size=size,
+                limit=self.max_bytes,
+            )
+
+    def _open(
+        self, data: Buffer, key: bytes
+    ) -> tuple[tuple[float, float, float, float] | None, bytes, dict[str, Any], Any]:
+        """Return the times and version of an entry, the fields and the value."""
+        flags, body = self._checked(_as_bytes(data), key)
+        try:
+            times, version, fields, payload = _split(flags, body)
+        except struct.error as error:
+            raise UnpackError("the data is cut off") from error
+        header = _names(self._codec.loads(fields)) if fields else {}
+        payload = compression.decompress(flags >> METHOD & 3, payload, self.max_bytes)
+        return times, version, header, self._value(flags >> FORMAT & 7, payload)
+
+    def _checked(self, data: bytes, key: bytes) -> tuple[int, bytes]:
+        """Return the flags and what follows them, once the signature is known to be right."""
+        if len(data) > self.max_bytes:
+            raise UnpackError(f"the data has more than {self.max_bytes} bytes")
+        if len(data) < _HEAD.size or data[0] != MAGIC:
+            raise UnpackError("the data was not packed by gecaso")
+        _, version, flags = _HEAD.unpack_from(data)
+        if version != VERSION or flags > ALL_FLAGS:
+            raise UnpackError("the data was packed by another version of gecaso")
+        if self._signer is None:
+            if flags & SIGNED:
+                raise UnpackError(
+                    "the data is signed, and there is no secret here to check it with"
+                )
+            return flags, data[_HEAD.size :]
+        signed, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
+        if not flags & SIGNED:
+            raise UnpackError("the data is not signed, and only signed data is read here")
+        if not self._signer.accepts(signature, key, signed):
+            raise UnpackError("the signature is not that of this data under this key")
+        return flags, signed[_HEAD.size :]
+
+    def _value(self, form: int, payload: bytes) -> Any:
+        if form == PICKLE and self._signer is not None:
+            return _read(pickle.loads, payload)
+        if form != self._format:
+            raise UnpackError("the data was packed by another serializer")
+        if self._serializer is None:
+            return self._codec.loads(payload)
+        return _read(self._serializer.loads, payload)
+
+    def __repr__(self) -> str:
+        signed = "signed" if self._signer else "unsigned"
+        return f"<Packer {signed}, {len(self.types)} types, max_bytes={self.max_bytes}>"
+
+
+def _threshold(compress: bool | int) -> float:
+    if compress is False:
+        return math.inf
+    return COMPRESS_FROM if compress is True else compress
+
+
+def _format(serializer: Serializer | None) -> int:
+    if serializer is None:
+        return MSGPACK
+    return JSON if isinstance(serializer, ExactJSON) else CUSTOM
+
+
+def _known(types: Iterable[object]) -> frozenset[type]:
+    """Return ``types`` and the classes inside them; refuse what gecaso cannot take apart."""
+    given = list(types)
+    known = frozenset[type]().union(*map(types_in, given))
+    for one in given:
+        if isinstance(one, type) and one not in known and one not in FORMS and one not in _NATIVE:
+            raise ConfigurationError(
+                f"types= does not take {one!r}: gecaso takes apart dataclasses, attrs classes, "
+                "pydantic models, msgspec structs, named tuples and enums"
+            )
+    return known
+
+
+def _pickled(value: object, reason: PackError) -> bytes:
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception as error:  # any class may raise anything when it is pickled
+        message = f"{reason}. Nor can it be pickled: {error}"
+        raise PackError(message, path=reason.path) from error
+
+
+def _read(loads: Callable[[bytes], Any], payload: bytes) -> Any:
+    try:
+        return loads(payload)
+    except Exception as error:  # a serializer of the user's, or a class that has changed
+        raise UnpackError(f"the payload cannot be read: {error}") from error
+
+
+def _as_bytes(data: Buffer) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"packed data is bytes, a bytearray or a memoryview, not {type(data).__name__}")
+
+
+def _split(
+    flags: int, body: bytes
+) -> tuple[tuple[float, float, float, float] | None, bytes, bytes, bytes]:
+    """Return an entry's times and version, the fields, and the payload."""
+    at, times, version, fields = 0, None, b"", b""
+    if flags & ENTRY:
+        *numbers, size = _ENTRY.unpack_from(body)
+        times = (numbers[0], numbers[1], numbers[2], numbers[3])
+        at = _ENTRY.size + size
+        version = body[_ENTRY.size : at]
+    if flags & FIELDS:
+        (size,) = _LENGTH.unpack_from(body, at)
+        at += _LENGTH.size
+        fields = body[at : at + size]
+        at += size
+    if at > len(body):
+        raise UnpackError("the data is cut off")
+    return times, version, fields, body[at:]
+
+
+def _names(fields: object) -> dict[str, Any]:
+    if type(fields) is not dict or not all(type(name) is str for name in fields):
+        raise UnpackError("the data is damaged: its fields have no names")
+    return fields
+
+
+def _described(fields: Mapping[str, Any]) -> tuple[Kind, Mapping[str, bytes], Mapping[str, Any]]:
+    """Return the kind, the tags and the params of an entry."""
+    kind, tags = fields.get("kind", "value"), _names(fields.get("tags", {}))
+    if kind not in _KINDS or not all(type(version) is bytes for version in tags.values()):
+        raise UnpackError("the data is damaged: an entry of no known kind, or with odd tags")
+    return kind, tags, _names(fields.get("params", {}))
+
+
+current_packer: ContextVar[Packer] = ContextVar("gecaso.current_packer", default=Packer())  # noqa: B039 # never changed
+
+
+def pack(value: object, /, **params: object) -> bytes:
+    """Return ``value`` and ``params`` as bytes, by the current packer.
+
+    Inside a three-method storage that is the packer of the function whose call is under way: it
+    knows the function's types and secret. Elsewhere it is ``Packer()``.
+
+    >>> unpack(pack({(1, 2): {3.0}}, ttl=60))
+    ({(1, 2): {3.0}}, {'ttl': 60})
+    """
+    return current_packer.get().pack(value, **params)
+
+
+def unpack(data: Buffer, /) -> tuple[Any, dict[str, Any]]:
+    """Return the value and the params in ``data``, by the current packer.
+
+    Raises UnpackError, a KeyError: inside the ``get`` of a storage, data that is damaged, foreign
+    or wrongly signed is a miss.
+    """
+    return current_packer.get().unpack(data)
+
+
+class using:  # noqa: N801 # used like a function
+    """Make ``packer`` the current one within a ``with`` block, for this task or thread alone.
+
+    >>> with using(Packer(compress=False)):
+    ...     data = pack("a" * 5000)
+    >>> len(data) > 5000 > len(pack("a" * 5000))
+    True
+    """
+
+    __slots__ = ("_packer", "_token")
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+
+    def __enter__(self) -> Packer:
+        self._token = current_packer.set(self._packer)
+        return self._packer
+
+    def __exit__(self, *_: object) -> None:
+        current_packer.reset(self._token)
