@@ -1,0 +1,35 @@
+"""Where values are kept: one module per kind of storage.
+
+The storages in this process are here at once. Those over a network are imported at their first use,
+and their client libraries with them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .lru import LRUStorage
+from .memory import MemoryStorage
+from .null import NullStorage
+
+if TYPE_CHECKING:
+    from .memcached import MemcachedStorage
+    from .redis import RedisStorage
+
+__all__ = ["LRUStorage", "MemcachedStorage", "MemoryStorage", "NullStorage", "RedisStorage"]
+
+_LAZY = {"MemcachedStorage": "memcached", "RedisStorage": "redis"}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,76 @@
+"""What redis-py and Redis complain of -> errors of gecaso that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import redis.exceptions
+
+from gecaso.errors import StorageError, StorageTimeout
+
+__all__ = ["Elsewhere", "mapped", "refusal"]
+
+LOGIN = "it asks for a valid user and password: redis://user:password@host:port"
+ADVICE = {
+    "LOADING": "it is still loading its data and will answer when it is done",
+    "MASTERDOWN": "it is a replica that has lost its master",
+    "READONLY": "it is a replica and takes no writes; give the address of its master",
+    "NOAUTH": LOGIN,
+    "WRONGPASS": LOGIN,
+    "OOM": "it has no memory left; raise maxmemory, or let it evict: maxmemory-policy allkeys-lru",
+    "MISCONF": "it takes no writes because it cannot save its data to disk",
+    "NOREPLICAS": "it takes no writes because too few replicas are connected",
+    "WRONGTYPE": "another program keeps a value of another type under this key; "
+    "give the storage a namespace of its own",
+    "NOPERM": "its ACL does not let this user do that; gecaso needs +mget +get +set +eval +del "
+    "+unlink +pexpire +pttl +publish +subscribe +unsubscribe +time +ping, and +scan to clear, "
+    "on the keys and channels of its namespace",
+    "MOVED": "it is part of a Redis Cluster, which RedisStorage does not speak to yet; "
+    "give it a single server",
+    "BUSY": "it is busy with a script of somebody else's",
+    "unknown command": "RedisStorage needs Redis 6.2 or newer, with EVAL not renamed or disabled",
+}
+ALIASES = {
+    "ACL failure": "NOPERM",
+    "No permissions": "NOPERM",
+    "can't run this command": "NOPERM",
+    "ASK": "MOVED",
+    "CLUSTERDOWN": "MOVED",
+    "Unknown Redis command": "unknown command",
+}
+# An error inside a script may come wrapped in another sentence (Redis 6), so look everywhere.
+_WORD = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in (*ADVICE, *ALIASES)))
+
+
+class Elsewhere(StorageError):
+    """This connection leads to the wrong server, or in the wrong name: make another."""
+
+
+def refusal(message: str) -> StorageError:
+    """Return the error for an error reply of the server."""
+    found = _WORD.search(message)
+    word = "" if found is None else ALIASES.get(found[0], found[0])
+    advice = ADVICE.get(word)
+    text = f"Redis refused: {message}" if advice is None else f"Redis refused: {advice} ({message})"
+    return (Elsewhere if word in ("READONLY", "NOAUTH", "MASTERDOWN") else StorageError)(text)
+
+
+@contextlib.contextmanager
+def mapped(where: str) -> Iterator[None]:
+    """Turn whatever connecting to ``where`` raises into a `StorageError`."""
+    try:
+        yield
+    except (TimeoutError, redis.exceptions.TimeoutError) as error:
+        raise StorageTimeout(f"Redis at {where} did not let us connect in time") from error
+    except redis.exceptions.AuthenticationError as error:
+        raise StorageError(f"Redis at {where} did not let us in: {LOGIN} ({error})") from error
+    except redis.exceptions.ResponseError as error:
+        raise StorageError(f"at {where}: {refusal(str(error))}") from error
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"could not connect to Redis at {where}; is it running there? ({error})"
+        ) from error

@@ -1,0 +1,110 @@
+"""What is sent to Redis: the names of keys, and the commands of each operation.
+
+Each script touches the value and the lease of one key, which are in one slot, and never asks for
+the time. Ending a lease publishes on the channel named like it, where its waiters listen.
+
+Scripts are sent with EVAL: naming them by digest saves 0.7 µs of the server's time each, and costs
+a second round trip whenever the server has forgotten them.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from gecaso.entry import Entry
+from gecaso.keys import wire_text
+
+from ._redis_wire import Command
+
+__all__ = [
+    "commit",
+    "discard",
+    "lease_of",
+    "milliseconds",
+    "prefix_of",
+    "release",
+    "renew",
+    "store",
+    "swap",
+    "take",
+    "values_pattern",
+]
+
+_END = b"redis.call('DEL', KEYS[2]) redis.call('PUBLISH', KEYS[2], '') return 1"
+_OURS = b"if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end "
+
+COMMIT = _OURS + b"redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3)) " + _END
+RELEASE = _OURS + _END
+RENEW = _OURS + b"return redis.call('PEXPIRE', KEYS[2], ARGV[2])"
+STORE = b"redis.call('SET', KEYS[1], ARGV[1], unpack(ARGV, 2)) " + _END
+SWAP = (
+    b"if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end "
+    b"redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3)) " + _END
+)
+DISCARD = b"redis.call('UNLINK', KEYS[1]) " + _END
+
+LONGEST = 10**15  # milliseconds; Redis counts in 64 bits from 1970
+
+
+def prefix_of(namespace: str) -> bytes:
+    """Return what the names of all values of a namespace start with: ``ns:{`` or ``{``."""
+    return f"{wire_text(namespace)}:{{".encode() if namespace else b"{"
+
+
+def lease_of(value: bytes) -> bytes:
+    """Return the name of the lease, and of its channel, beside a value."""
+    return value + b":l"
+
+
+def values_pattern(prefix: bytes) -> bytes:
+    """Return the pattern of the names of all values and leases of a namespace."""
+    special = b"\\*?[]^-"
+    return b"".join(b"\\%c" % byte if byte in special else b"%c" % byte for byte in prefix) + b"*}*"
+
+
+def milliseconds(seconds: float) -> int:
+    return max(1, int(min(seconds * 1000, LONGEST)))
+
+
+def _expiry(entry: Entry, now: float) -> Command:
+    if entry.dead_after == inf:
+        return ()
+    return (b"PX", milliseconds(entry.dead_after - now))
+
+
+def _eval(script: bytes, value: bytes, *args: bytes | int) -> Command:
+    return (b"EVAL", script, 2, value, lease_of(value), *args)
+
+
+def take(value: bytes, token: bytes, seconds: float) -> tuple[Command, Command]:
+    """Take the lease, then look at the value, and at whose the lease is."""
+    lease = lease_of(value)
+    return (
+        (b"SET", lease, token, b"NX", b"PX", milliseconds(seconds)),
+        (b"MGET", value, lease),
+    )
+
+
+def renew(value: bytes, token: bytes, seconds: float) -> Command:
+    return _eval(RENEW, value, token, milliseconds(seconds))
+
+
+def commit(value: bytes, token: bytes, data: bytes, entry: Entry, now: float) -> Command:
+    return _eval(COMMIT, value, token, data, *_expiry(entry, now))
+
+
+def release(value: bytes, token: bytes) -> Command:
+    return _eval(RELEASE, value, token)
+
+
+def store(value: bytes, data: bytes, entry: Entry, now: float) -> Command:
+    return _eval(STORE, value, data, *_expiry(entry, now))
+
+
+def swap(value: bytes, there: bytes | None, data: bytes, entry: Entry, now: float) -> Command:
+    """Store in place of the very bytes that are ``there``; None: of nothing."""
+    return _eval(SWAP, value, there or b"", data, *_expiry(entry, now))
+
+
+def discard(value: bytes) -> Command:
+    return _eval(DISCARD, value)
