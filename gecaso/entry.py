@@ -6,6 +6,7 @@ Times are seconds of the clock of the storage that the record belongs to.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 from collections.abc import Mapping
@@ -24,26 +25,64 @@ Kind = Literal["value", "error", "uncacheable"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry:
     """A value with its lifetime and what it depends on.
 
     ``created``, ``fresh_until`` and ``dead_after`` are seconds of the storage's clock; ``cost`` is
     the duration of the load in seconds. An entry whose ``kind`` is not ``"value"`` is never fresh
     (``fresh_until`` is minus infinity): the path of a hit does not look at the kind.
+    ``home`` is where an in-process storage keeps it; nobody else reads or writes that.
     """
 
-    value: Any
-    created: float
-    fresh_until: float = inf
-    dead_after: float = inf
-    cost: float = 0.0
-    kind: Kind = "value"
-    tags: Mapping[str, bytes] = NOTHING
-    params: Mapping[str, Any] = NOTHING
-    version: bytes = b""
-    # Where an in-process storage keeps this entry; nobody else reads or writes it.
-    home: Any = None
+    __slots__ = (
+        "__weakref__",
+        "cost",
+        "created",
+        "dead_after",
+        "fresh_until",
+        "home",
+        "kind",
+        "params",
+        "tags",
+        "value",
+        "version",
+    )
+
+    def __init__(
+        self,
+        value: Any,
+        created: float,
+        fresh_until: float = inf,
+        dead_after: float = inf,
+        cost: float = 0.0,
+        kind: Kind = "value",
+        tags: Mapping[str, bytes] = NOTHING,
+        params: Mapping[str, Any] = NOTHING,
+        version: bytes = b"",
+    ) -> None:
+        self.value = value
+        self.created = created
+        self.fresh_until = fresh_until
+        self.dead_after = dead_after
+        self.cost = cost
+        self.kind: Kind = kind
+        self.tags = tags
+        self.params = params
+        self.version = version
+        self.home: Any = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Entry {self.kind}: {self.value!r}, created {self.created:.3f}, "
+            f"fresh until {self.fresh_until:.3f}, dead after {self.dead_after:.3f}>"
+        )
+
+    def with_value(self, value: Any) -> Entry:
+        """Return an entry that differs in its value alone."""
+        other = copy.copy(self)
+        other.value = value
+        other.home = None
+        return other
 
 
 @dataclass(slots=True, eq=False)

@@ -46,16 +46,16 @@ class LocalStorage(EntryStorage):
         """Return the entries of one owner of keys."""
 
     @abstractmethod
-    def _read(self, key: Key) -> Entry | None: ...
+    def read(self, key: Key) -> Entry | None: ...
 
     @abstractmethod
-    def _write(self, key: Key, entry: Entry) -> bool: ...
+    def write(self, key: Key, entry: Entry) -> None: ...
 
     @abstractmethod
-    def _erase(self, key: Key) -> None: ...
+    def erase(self, key: Key) -> None: ...
 
     @abstractmethod
-    def _erase_all(self, owner: Owner | None) -> None: ...
+    def erase_all(self, owner: Owner | None) -> None: ...
 
     def now(self) -> float:
         return self.clock()
@@ -63,7 +63,7 @@ class LocalStorage(EntryStorage):
     def fetch_now(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         now = self.clock()
         with self.leases.lock:
-            found = {key: self._read(key) for key in keys}
+            found = {key: self.read(key) for key in keys}
         return {
             key: entry
             for key, entry in found.items()
@@ -76,7 +76,7 @@ class LocalStorage(EntryStorage):
         with self.leases.lock:
             for key in keys:
                 got = result[key] = self.leases.take(key, seconds)
-                entry = self._read(key)
+                entry = self.read(key)
                 if entry is None or now >= entry.dead_after:
                     continue
                 if isinstance(got, Lease):
@@ -93,7 +93,7 @@ class LocalStorage(EntryStorage):
         with self.leases.lock:
             for lease, entry in entries.items():
                 if self.leases.owns(lease):
-                    self._write(lease.key, entry)
+                    self.write(lease.key, entry)
                     self.leases.give_back(lease)
                     stored.add(lease.key)
         return stored
@@ -111,7 +111,7 @@ class LocalStorage(EntryStorage):
                 if expect is not None and self._version(key) != expect.get(key):
                     continue
                 self.leases.kill(key)
-                self._write(key, entry)
+                self.write(key, entry)
                 stored.add(key)
         return stored
 
@@ -124,19 +124,19 @@ class LocalStorage(EntryStorage):
             for key in keys:
                 self.leases.kill(key)
                 if keep_stale:
-                    self._expire(key)
+                    self.expire(key)
                 else:
-                    self._erase(key)
+                    self.erase(key)
 
-    def _expire(self, key: Key) -> None:
-        entry = self._read(key)
+    def expire(self, key: Key) -> None:
+        entry = self.read(key)
         if entry is not None:
             entry.fresh_until = min(entry.fresh_until, self.clock())
 
     def evict_now(self, keys: Iterable[Key]) -> None:
         with self.leases.lock:
             for key in keys:
-                self._erase(key)
+                self.erase(key)
 
     def clear_now(self, owner: Owner | None = None) -> None:
         """Invalidate every key of an owner; without one, every key."""
@@ -144,7 +144,7 @@ class LocalStorage(EntryStorage):
             self.leases.kill_all(
                 [key for key in self.leases.keys() if owner is None or key.owner is owner]
             )
-            self._erase_all(owner)
+            self.erase_all(owner)
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         return self.fetch_now(keys)

@@ -15,6 +15,7 @@ import threading
 import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple
 
 import anyio
@@ -22,7 +23,7 @@ from anyio.from_thread import BlockingPortal
 
 from gecaso.errors import GecasoError
 
-__all__ = ["Bridge", "LoopBridge", "PerLoop", "PortalBridge", "close_descriptor", "run_now"]
+__all__ = ["Bridge", "LoopBridge", "PerLoop", "PortalBridge", "close_descriptor", "run_now", "start_soon"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -231,6 +232,11 @@ class PortalBridge:
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         return _portal().call(function, *args)
+
+
+def start_soon(function: Callable[[], Awaitable[T]]) -> Future[T]:
+    """Run ``function()`` in the background loop; return a future of its result."""
+    return _portal().start_task_soon(function)
 
 
 class LoopBridge:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from gecaso.adapted import adapt
 from gecaso.base import BaseStorage, EntryStorage
 from gecaso.local import LocalStorage, Partition
 
-__all__ = ["BaseStorage", "EntryStorage", "LocalStorage", "Partition"]
+__all__ = ["BaseStorage", "EntryStorage", "LocalStorage", "Partition", "adapt"]

@@ -1,0 +1,225 @@
+"""From a user's three methods to an entry storage."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import Parameter
+from math import inf
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from gecaso.base import BaseStorage, EntryStorage
+from gecaso.entry import Busy, Entry, Lease
+from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
+from gecaso.keys import Key
+from gecaso.leases import LeaseTable
+from gecaso.packing import Packer, using
+
+__all__ = ["AdaptedStorage", "adapt"]
+
+T = TypeVar("T")
+
+
+class AdaptedStorage(EntryStorage):
+    """A three-method storage, fenced within this process; knows no times of entries.
+
+    Leases live in a table of this process. A write in progress holds its lease until it is done,
+    and an invalidation waits for that: what it removes cannot come after it. Every exception of
+    the three methods but `KeyError` counts as trouble of the storage.
+    """
+
+    shared = True
+    notifies = True
+    timeout = 5.0
+
+    def __init__(self, base: BaseStorage) -> None:
+        self.base = base
+        self._leases = LeaseTable(time.monotonic)
+        self._marks: dict[Key, float] = {}
+        self._packer = Packer()
+
+    def __repr__(self) -> str:
+        return f"<adapted {self.base!r}>"
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def learn(self, types: Iterable[type]) -> None:
+        self._packer = self._packer.also(types)
+
+    # --- what the base is asked ---------------------------------------------------------------
+
+    async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        found: dict[Key, Entry] = {}
+        for key in keys:
+            entry = self._mark_of(key) or await self._get(key)
+            if entry is not None:
+                found[key] = entry
+        return found
+
+    async def _get(self, key: Key) -> Entry | None:
+        try:
+            value = await self._run(lambda: self.base.get(str(key)))
+        except KeyError:
+            return None
+        return Entry(value, time.monotonic())
+
+    async def _set(self, key: Key, entry: Entry) -> None:
+        params = dict(entry.params)
+        if entry.fresh_until != inf:
+            params["ttl"] = entry.fresh_until - entry.created
+        await self._run(lambda: self.base.set(str(key), entry.value, **params))
+
+    async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        with using(self._packer):
+            task = asyncio.ensure_future(_await(operation))
+        # In a task of its own, to its end: a caller that leaves must not break it off half way.
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await asyncio.shield(task)
+        except KeyError:
+            raise
+        except TimeoutError as error:
+            if not task.done():
+                task.cancel()
+            raise StorageTimeout(
+                f"{self.base!r} did not answer within {self.timeout} s"
+            ) from error
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"{self.base!r} failed: {error!r}") from error
+
+    # --- leases -------------------------------------------------------------------------------
+
+    async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        result: dict[Key, Lease | Busy] = {}
+        for key in keys:
+            got = result[key] = self._leases.take(key, seconds)
+            if isinstance(got, Lease):
+                try:
+                    got.seen = (await self.fetch((key,))).get(key)
+                except BaseException:
+                    self._leases.give_back(got)
+                    raise
+        return result
+
+    async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
+        return {lease.key for lease in leases if self._leases.renew(lease, seconds)}
+
+    async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
+        stored: set[Key] = set()
+        for lease, entry in entries.items():
+            if entry.kind != "value":
+                if self._leases.give_back(lease):
+                    self._set_mark(lease.key, entry)
+                    stored.add(lease.key)
+            elif self._leases.begin_commit(lease):
+                try:
+                    await self._set(lease.key, entry)
+                    stored.add(lease.key)
+                finally:
+                    self._leases.give_back(lease)
+        return stored
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            self._leases.give_back(lease)
+
+    async def wait(self, busy: Busy, timeout: float) -> None:
+        await self._leases.wait(busy, timeout)
+
+    # --- writes -------------------------------------------------------------------------------
+
+    async def store(
+        self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
+    ) -> set[Key]:
+        if expect is not None:
+            raise ConfigurationError(f"{self.base!r} knows no versions, so it cannot compare them")
+        for key, entry in entries.items():
+            await self._alone(key, lambda key=key, entry=entry: self._set(key, entry))
+        return set(entries)
+
+    async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
+        for key in keys:
+            self._marks.pop(key, None)
+            await self._alone(key, lambda key=key: self._remove(key))
+
+    async def evict(self, keys: Iterable[Key]) -> None:
+        await self._run(lambda: self.base.remove(*map(str, keys)))
+
+    async def clear(self) -> None:
+        self._leases.kill_all()
+        await self._run(self.base.clear)
+
+    async def _remove(self, key: Key) -> None:
+        await self._run(lambda: self.base.remove(str(key)))
+
+    async def _alone(self, key: Key, write: Callable[[], Awaitable[None]]) -> None:
+        """Run a write while no other write of this key is under way, and kill its lease."""
+        while True:
+            if (busy := self._leases.committing(key)) is not None:
+                await self._leases.wait(busy, self.timeout)
+                continue
+            self._leases.kill(key)
+            lease = self._leases.take(key, inf)
+            if isinstance(lease, Lease) and self._leases.begin_commit(lease):
+                break
+        try:
+            await write()
+        finally:
+            self._leases.give_back(lease)
+
+    # --- marks of values that are not stored --------------------------------------------------
+
+    def _set_mark(self, key: Key, entry: Entry) -> None:
+        now = time.monotonic()
+        for other, until in list(self._marks.items()):
+            if until <= now:
+                del self._marks[other]
+        self._marks[key] = entry.dead_after
+
+    def _mark_of(self, key: Key) -> Entry | None:
+        until = self._marks.get(key) if self._marks else None
+        if until is None or until <= time.monotonic():
+            return None
+        return Entry(None, until, -inf, until, kind="uncacheable")
+
+
+async def _await(operation: Callable[[], Awaitable[T]]) -> T:
+    return await operation()
+
+
+_adapted: WeakKeyDictionary[BaseStorage, AdaptedStorage] = WeakKeyDictionary()
+
+
+def adapt(storage: object) -> EntryStorage:
+    """Return the entry storage behind a storage of any kind.
+
+    Raises `TypeError` for what is no storage.
+    """
+    if isinstance(storage, EntryStorage):
+        return storage
+    if not isinstance(storage, BaseStorage):
+        raise TypeError(
+            f"{storage!r} is no storage; give an instance of a subclass of gecaso.BaseStorage, "
+            "such as gecaso.MemoryStorage()"
+        )
+    adapted = _adapted.get(storage)
+    if adapted is None:
+        adapted = _adapted.setdefault(storage, AdaptedStorage(storage))
+    return adapted
+
+
+def takes(storage: EntryStorage) -> tuple[set[str], bool]:
+    """Return the names of the parameters that ``set`` takes for a value, and whether any other."""
+    method = storage.base.set if isinstance(storage, AdaptedStorage) else storage.set
+    names: set[str] = set()
+    for one in list(inspect.signature(method).parameters.values())[2:]:
+        if one.kind is Parameter.VAR_KEYWORD:
+            return names, True
+        names.add(one.name)
+    return names, False

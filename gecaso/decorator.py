@@ -1,0 +1,103 @@
+"""`cached`: one decorator, for coroutine functions and plain ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from gecaso.cache import Cache
+from gecaso.policy import Ttl
+from gecaso.signatures import AsyncCached, Cached, Decorator
+from gecaso.storage import BaseStorage
+
+__all__ = ["cached"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
+@overload
+def cached(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def cached(
+    storage: BaseStorage | Cache | None = None,
+    /,
+    *,
+    ttl: Ttl = ...,
+    condition: Callable[[Any], object] | None = ...,
+    key: str | Callable[..., Any] | None = ...,
+    ignore: tuple[str, ...] = ...,
+    namespace: str | None = ...,
+    version: str | int | None = ...,
+    hash_key: bool = ...,
+    on_key_error: Literal["raise", "call"] = ...,
+    lease_seconds: float = ...,
+    wait_timeout: float | None = ...,
+    on_storage_error: Literal["load", "raise"] = ...,
+    on_invalidate_error: Literal["raise", "journal"] = ...,
+    invalidate_timeout: float = ...,
+    loop: Any = ...,
+    params: Mapping[str, Any] = ...,
+    **storage_params: Any,
+) -> Decorator: ...
+def cached(storage: Any = None, /, **options: Any) -> Any:
+    """Cache what a function returns: one load per key, however many callers there are.
+
+    ``@cached``, ``@cached()`` and ``@cached(storage_or_cache, …)`` all work; without a storage,
+    1,024 results are kept in memory. The function keeps its name, signature and colour.
+
+    * ``ttl``: how long a result is fresh: seconds, a timedelta, ``"5m"``, a function of the
+      value that returns one of these, or None: for ever.
+    * ``condition(value)``: whether to store a result.
+    * ``key``: a template such as ``"user:{id}"``, or a function of the arguments; the whole key.
+      ``ignore``: names of parameters that are no part of it. ``namespace``, ``version``: put
+      before it. ``hash_key=False``: readable keys. ``on_key_error``: ``"raise"`` for an argument
+      that can be no part of a key, or ``"call"`` the function uncached.
+    * ``lease_seconds``: how long a process that has died holds up a key's next load.
+      ``wait_timeout``: how long to wait for another process's load before loading as well.
+    * ``on_storage_error``: ``"load"`` goes on without a storage that is in trouble, ``"raise"``
+      raises `StorageError`. ``on_invalidate_error``: ``"raise"`` `InvalidationFailed` after
+      ``invalidate_timeout`` seconds, or ``"journal"``: go on trying in the background.
+    * ``loop``: the event loop through which a plain function reaches a network storage.
+    * ``params``: parameters for ``storage.set``.
+
+    Raises `UnknownOption` for an option that nobody takes, `ValueError` for a ``ttl`` that is not
+    above zero, `AmbiguousFunction` for two functions that would share their entries.
+
+    >>> import asyncio
+    >>> from gecaso import MemoryStorage, cached
+    >>> @cached(MemoryStorage(), ttl=60)
+    ... async def square(x: int) -> int:
+    ...     return x * x
+    >>> async def main() -> list[int]:
+    ...     return await asyncio.gather(*[square(3) for _ in range(100)])
+    >>> len(asyncio.run(main())), square.stats.loads
+    (100, 1)
+    """
+    if _is_bare(storage) and not options:
+        return Cache().cached()(storage)
+    options = _renamed(options)
+    if isinstance(storage, Cache):
+        return storage.cached(**options)
+    if storage is not None:
+        return _cache(storage, options)
+    return lambda function: _cache(None, dict(options))(function)
+
+
+def _is_bare(thing: object) -> bool:
+    return callable(thing) or isinstance(thing, (staticmethod, classmethod))
+
+
+def _cache(storage: BaseStorage | None, options: dict[str, Any]) -> Decorator:
+    return Cache(storage).cached(**options)
+
+
+def _renamed(options: dict[str, Any]) -> dict[str, Any]:
+    for old, new in {"_loop": "loop", "_hash_key": "hash_key"}.items():
+        if old in options:
+            warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)
+            options[new] = options.pop(old)
+    return options

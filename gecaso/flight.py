@@ -1,0 +1,319 @@
+"""One load per key: join, deliver, fence, cancel.
+
+A flight is one load of one key, shared by every caller that wants that key: coroutines of any
+loop, and threads. This module is state only. Each change happens in one method, without waiting,
+under a lock that is held for dict operations alone.
+
+Who gets what a flight brings:
+
+* a caller that joined *before* the storage was last looked at (`Flight.mark`) always does;
+* one that joined later does only if the commit succeeded, or if the flight had no lease because
+  the storage was out of reach. Otherwise it starts over (`AGAIN`), and all of those share one new
+  flight. Without this rule a caller could start after an invalidation in another process, join a
+  load from before it, and get the old value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from asyncio import AbstractEventLoop
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any, Final, Literal
+
+from gecaso.errors import RecursiveLoad
+from gecaso.failure import faithful_copy
+
+__all__ = ["AGAIN", "Flight", "Flights", "Outcome", "Waiter", "current_flight"]
+
+FOREIGN_CHECK = 0.5
+"""Seconds between looks at whether the loop that a flight runs in is still there."""
+
+
+class _Again(Enum):
+    AGAIN = "start over"
+
+
+AGAIN: Final = _Again.AGAIN
+
+
+class Outcome:
+    """What a flight brought: a value or an error, and for whom.
+
+    ``upto`` is the mark before which a caller must have joined; None: it is for all.
+    """
+
+    __slots__ = ("error", "upto", "value")
+
+    def __init__(
+        self, value: Any = None, *, error: BaseException | None = None, upto: int | None = None
+    ) -> None:
+        self.value = value
+        self.error = error
+        self.upto = upto
+
+
+ABANDONED = Outcome(upto=-1)
+
+
+class Waiter:
+    """One caller of a flight. ``future`` belongs to its loop; a thread has an ``event``."""
+
+    __slots__ = ("event", "future", "loop", "place")
+
+    def __init__(self, loop: AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self.place = 0
+        self.future: asyncio.Future[None] | None = None
+        self.event: threading.Event | None = None
+        if loop is None:
+            self.event = threading.Event()
+        else:
+            self.future = loop.create_future()
+
+
+class Flight:
+    """One load of one key. ``loop`` is None for one that runs in a thread."""
+
+    __slots__ = (
+        "__weakref__",
+        "_raised",
+        "is_cancelled",
+        "joined",
+        "key",
+        "loop",
+        "outcome",
+        "present",
+        "task",
+        "waiters",
+        "waits_for",
+    )
+
+    def __init__(self, key: Hashable, loop: AbstractEventLoop | None) -> None:
+        self.key = key
+        self.loop = loop
+        self.task: asyncio.Task[None] | None = None
+        self.outcome: Outcome | None = None
+        self.waiters: list[Waiter] = []
+        self.joined = 0
+        self.present = 0
+        self.is_cancelled = False
+        self.waits_for: list[Flight] = []
+        self._raised = False
+
+    def __repr__(self) -> str:
+        state = "landed" if self.outcome is not None else "in the air"
+        return f"<Flight of {self.key}: {state}, {self.present} callers>"
+
+    def mark(self) -> int:
+        """Return the mark between those who have joined so far and those who join later."""
+        return self.joined
+
+    def is_lost(self) -> bool:
+        """Return whether the loop that should land this flight was closed under it."""
+        return self.outcome is None and self.loop is not None and self.loop.is_closed()
+
+    def result(self, waiter: Waiter) -> Any | Literal[_Again.AGAIN]:
+        """Return the value for this caller, raise the error, or return `AGAIN`."""
+        outcome = self.outcome
+        if outcome is None or (outcome.upto is not None and waiter.place >= outcome.upto):
+            return AGAIN
+        if outcome.error is not None:
+            raise self._own_error(outcome.error)
+        return outcome.value
+
+    def _own_error(self, error: BaseException) -> BaseException:
+        # The first gets the exception itself, the others copies made while it has no frames but
+        # those of the load: so all copies are made from one that nobody has raised.
+        if not self._raised:
+            self._raised = True
+            if self.joined > 1 and self.outcome is not None:
+                self.outcome.error = faithful_copy(error)
+            return error
+        return faithful_copy(error)
+
+
+current_flight: ContextVar[Flight | None] = ContextVar("gecaso_flight", default=None)
+
+
+class Flights:
+    """The flights of one cache, for all loops and threads of the process."""
+
+    def __init__(self) -> None:
+        self._reset()
+        _tables.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[Hashable, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open
+
+    def __repr__(self) -> str:
+        return f"<Flights: {len(self._open)} in the air>"
+
+    def join(self, key: Hashable, loop: AbstractEventLoop | None) -> tuple[Flight, Waiter, bool]:
+        """Return the flight of ``key``, this caller's place in it, and whether it must fly it.
+
+        Raises `RecursiveLoad` if that flight waits, directly or not, for the caller's own.
+        """
+        waiter = Waiter(loop)
+        own = current_flight.get()
+        with self._lock:
+            flight = self._open.get(key)
+            mine = flight is None or flight.is_lost()
+            if flight is None or mine:
+                flight = self._open[key] = Flight(key, loop)
+            if own is not None and own.outcome is None:
+                _check_circle(own, flight)
+                own.waits_for.append(flight)
+            waiter.place = flight.joined
+            flight.joined += 1
+            flight.present += 1
+            if not mine or loop is not None:
+                flight.waiters.append(waiter)
+        return flight, waiter, mine
+
+    def start(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Note the task that flies it; unless it has landed at once (eager tasks do)."""
+        if flight.outcome is None:
+            flight.task = task
+            self._tasks.add(task)
+            if flight.is_cancelled:
+                task.cancel()
+
+    def leave(self, flight: Flight) -> None:
+        """A caller is gone, served or not. When the last one goes, the load is cancelled."""
+        own = current_flight.get()
+        with self._lock:
+            if own is not None and flight in own.waits_for:
+                own.waits_for.remove(flight)
+            flight.present -= 1
+            if flight.present or flight.outcome is not None or flight.loop is None:
+                return
+            flight.is_cancelled = True
+            self._close(flight)
+        self._cancel(flight)
+
+    def _cancel(self, flight: Flight) -> None:
+        task, loop = flight.task, flight.loop
+        if task is None or loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:
+            task.cancel()
+        else:
+            loop.call_soon_threadsafe(task.cancel)
+
+    def detach(self, keys: Iterable[Hashable]) -> None:
+        """Later callers of these keys start new flights."""
+        with self._lock:
+            for key in keys:
+                self._open.pop(key, None)
+
+    def detach_where(self, condition: Callable[[Any], bool]) -> None:
+        with self._lock:
+            for key in [key for key in self._open if condition(key)]:
+                del self._open[key]
+
+    def land(self, flight: Flight, outcome: Outcome) -> None:
+        """Deliver: the flight is over."""
+        with self._lock:
+            if flight.outcome is not None:
+                return
+            flight.outcome = outcome
+            self._close(flight)
+            waiters, flight.waiters = flight.waiters, []
+            if flight.task is not None:
+                self._tasks.discard(flight.task)
+                flight.task = None
+        _wake(waiters)
+
+    def _close(self, flight: Flight) -> None:
+        if self._open.get(flight.key) is flight:
+            del self._open[flight.key]
+
+
+def _check_circle(own: Flight, target: Flight) -> None:
+    """Raise `RecursiveLoad` if ``own`` can be reached from ``target``. Called with the lock."""
+    waiting = [target]
+    seen: set[int] = set()
+    while waiting:
+        flight = waiting.pop()
+        if flight is own:
+            raise RecursiveLoad(
+                f"the load of {own.key} waits for the load of {target.key}, which waits for it; "
+                "call the function's .uncached inside the load, or break the circle"
+            )
+        if id(flight) not in seen and flight.outcome is None:
+            seen.add(id(flight))
+            waiting.extend(flight.waits_for)
+
+
+def _wake(waiters: list[Waiter]) -> None:
+    here = asyncio._get_running_loop()
+    elsewhere: defaultdict[AbstractEventLoop, list[Waiter]] = defaultdict(list)
+    for waiter in waiters:
+        if waiter.event is not None:
+            waiter.event.set()
+        elif waiter.loop is here:
+            _set(waiter)
+        elif waiter.loop is not None:
+            elsewhere[waiter.loop].append(waiter)
+    for loop, group in elsewhere.items():
+        try:
+            loop.call_soon_threadsafe(_set_all, group)
+        except RuntimeError:  # that loop is closed, and nobody waits in it any more
+            continue
+
+
+def _set_all(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        _set(waiter)
+
+
+def _set(waiter: Waiter) -> None:
+    # Futures only wake. The outcome is read from the flight: an exception set on a future whose
+    # task was cancelled in the same tick would be reported as never retrieved.
+    if waiter.future is not None and not waiter.future.done():
+        waiter.future.set_result(None)
+
+
+async def wait(flight: Flight, waiter: Waiter) -> None:
+    """Wait, in a loop, until the flight has landed or is lost."""
+    assert waiter.future is not None
+    if flight.loop is waiter.loop:
+        await waiter.future
+        return
+    while not waiter.future.done():
+        await asyncio.wait((waiter.future,), timeout=FOREIGN_CHECK)
+        if flight.is_lost():
+            return
+
+
+def wait_blocking(flight: Flight, waiter: Waiter) -> None:
+    """Wait, in a thread, until the flight has landed or is lost."""
+    assert waiter.event is not None
+    while not waiter.event.wait(FOREIGN_CHECK):
+        if flight.is_lost():
+            return
+
+
+_tables: weakref.WeakSet[Flights] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for table in list(_tables):
+        table._reset()  # pyright: ignore[reportPrivateUsage] - the hook is a part of Flights
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

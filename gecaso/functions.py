@@ -1,0 +1,279 @@
+"""A cached function: what stands behind its path of a hit, and the operations on it."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gecaso import events
+from gecaso.codegen import Bindings, compile_path
+from gecaso.entry import Entry
+from gecaso.errors import StorageError, Unsupported
+from gecaso.keying import Keying, KeyOptions
+from gecaso.keys import (
+    DIRECT,
+    Key,
+    Owner,
+    check_ambiguous,
+    owner_of_instance,
+    warn_if_shared,
+)
+from gecaso.known_types import known_types_of
+from gecaso.loading import ASYNC, Call, Colour, Counters, Loading, Plain
+from gecaso.loops import Bridge, run_now
+from gecaso.policy import Policy
+from gecaso.writing import Writing
+
+__all__ = ["CacheInfo", "Function", "Stats"]
+
+
+class CacheInfo(NamedTuple):
+    """What `functools.lru_cache` tells of itself."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the calls of one function came to, in this process.
+
+    ``misses`` are the calls that found no fresh value; ``loads`` the runs of the function;
+    ``joined`` the calls that shared another's load; ``errors`` the loads that raised; ``fenced``
+    the values not stored because of an invalidation; ``lost`` those whose lease was lost;
+    ``uncacheable`` those that were not to be, or could not be, stored; ``storage_errors`` the
+    operations of the storage that failed.
+    """
+
+    hits: int
+    misses: int
+    loads: int
+    joined: int
+    errors: int
+    fenced: int
+    lost: int
+    uncacheable: int
+    storage_errors: int
+
+
+class Function:
+    """What stands behind one cached function, of either colour."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        loading: Loading,
+        policy: Policy,
+        options: KeyOptions,
+        *,
+        is_async: bool,
+        bridge: Bridge,
+        is_method: bool,
+    ) -> None:
+        self.uncached = function
+        self.policy = policy
+        self.is_async = is_async
+        self.counters = Counters()
+        self.keying = Keying.make(function, options, is_method=is_method)
+        self.colour: Colour = ASYNC if is_async else Plain(bridge)
+        self._bridge = bridge
+        self._instances: dict[int, Callable[[Any], Entry | None]] = {}
+        self._owners: dict[int, tuple[weakref.ref[Any], Owner]] = {}
+        self.compiled = compile_path(
+            function,
+            self.keying.signature,
+            is_async=is_async,
+            keyed=self.keying.keyed,
+            key_of=self.keying.key_of,
+            on_key_error=self._key_failed if options.on_key_error == "call" else None,
+            instances=self._instances if self.keying.is_method else None,
+        )
+        self.path = self.compiled.function
+        self.attach(loading)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.keying.owner.label} over {self.loading.storage!r}>"
+
+    # --- what the path of a hit reads ---------------------------------------------------------
+
+    def attach(self, loading: Loading) -> None:
+        """Use this loading, and so its storage, from now on."""
+        self.loading = loading
+        self.writing = Writing(loading)
+        storage, owner, function = loading.storage, self.keying.owner, self.uncached
+        if self.keying.template is not None:
+            warn_if_shared(self.keying.template.text, storage, function)
+        elif storage.shared and owner is not DIRECT:
+            check_ambiguous(function, owner, storage)
+        storage.learn(known_types_of(function))
+        self.bind()
+
+    def bind(self) -> None:
+        """Fill the cells of the path of a hit: at decoration, and whenever that changes."""
+        local = self.loading.local
+        self._instances.clear()
+        if not self.is_async:
+            miss: Callable[..., Any] = self._plain_miss
+        else:
+            miss = self._miss if local is not None else self._network_miss
+        if local is None or events.active():
+            # Every call takes the long way: over a network, or to tell the hooks.
+            self.compiled.bind(Bindings({}.get, _no_time, None, miss))
+        else:
+            partition = local.partition(self.keying.owner)
+            self.compiled.bind(
+                Bindings(partition.entries.get, local.clock, partition.on_hit, miss)
+            )
+
+    def _call(
+        self,
+        typed_key: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        is_refresh: bool = False,
+    ) -> Call:
+        return Call(
+            self._key(typed_key, args),
+            functools.partial(self.uncached, *args, **kwargs),
+            self.policy,
+            self.counters,
+            is_refresh=is_refresh,
+        )
+
+    def _miss(
+        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return self.loading.obtain(self._call(typed_key, args, kwargs), self.colour)
+
+    def _plain_miss(
+        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        return run_now(self._miss(typed_key, args, kwargs))
+
+    async def _network_miss(
+        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        # A hit over a network in as few steps as there can be; all else goes the long way.
+        key = self._key(typed_key, args)
+        loading = self.loading
+        if key in loading.flights or not loading.is_quiet():
+            return await self._miss(typed_key, args, kwargs)
+        call = functools.partial(self._call, typed_key, args, kwargs)
+        try:
+            entry = await loading.storage.lookup(key)
+        except StorageError as error:
+            return await loading.obtain_after(call(), ASYNC, error)
+        if entry is not None and loading.storage.now() < entry.fresh_until:
+            self.counters.hits += 1
+            if events.active():
+                events.emit(events.Hit(storage=loading.storage, key=key))
+            return entry.value
+        return await loading.obtain_after(call(), ASYNC, entry)
+
+    def _key(self, typed_key: Any, args: tuple[Any, ...]) -> Key:
+        keying = self.keying
+        if not keying.is_method:
+            return Key(keying.owner, typed_key)
+        local = self.loading.local
+        key = keying.key(typed_key, args, local=local is not None)
+        if local is not None and key.owner.private and not events.active():
+            self._keep_instance(args[0], key.owner)
+        return key
+
+    def _keep_instance(self, instance: object, owner: Owner) -> None:
+        """Let the path of a hit find the entries of this instance, as long as it lives."""
+        number = id(instance)
+        if number in self._instances or self.loading.local is None:
+            return
+
+        def gone(reference: weakref.ref[Any]) -> None:
+            held = self._owners.get(number)
+            if held is not None and held[0] is reference:
+                del self._owners[number]
+                self._instances.pop(number, None)
+
+        partition = self.loading.local.partition(owner)
+        self._owners[number] = (weakref.ref(instance, gone), owner)
+        self._instances[number] = partition.entries.get
+
+    def _key_failed(self, error: BaseException) -> None:
+        self.counters.errors += 1
+        if "key" not in self.counters.warned:
+            self.counters.warned.add("key")
+            events.logger.warning("%r: called uncached, for want of a key: %s", self, error)
+
+    # --- operations that need no colour -------------------------------------------------------
+
+    def key(self, *args: Any, **kwargs: Any) -> Key:
+        """Return the key of a call with these arguments."""
+        positional, _ = self.compiled.split(*args, **kwargs)
+        return self._key(self.compiled.typed_key(*args, **kwargs), positional)
+
+    @property
+    def stats(self) -> Stats:
+        counters = self.counters
+        return Stats(
+            hits=counters.hits + self.compiled.hits(False),
+            misses=counters.misses,
+            loads=counters.loads,
+            joined=counters.joined,
+            errors=counters.errors,
+            fenced=counters.fenced,
+            lost=counters.lost,
+            uncacheable=counters.uncacheable,
+            storage_errors=counters.storage_errors,
+        )
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses, and the size and bound of an in-process storage."""
+        stats, storage = self.stats, self.loading.storage
+        maxsize = getattr(storage, "maxsize", None)
+        size = 0
+        if self.loading.local is not None:
+            size = len(self.loading.local.partition(self.keying.owner).entries)
+        return CacheInfo(stats.hits, stats.misses, maxsize, size)
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return the options that `functools.lru_cache` knows, and ``ttl``."""
+        maxsize = getattr(self.loading.storage, "maxsize", None)
+        return {"maxsize": maxsize, "typed": True, "ttl": self.policy.ttl}
+
+    def cache_clear(self) -> None:
+        """Forget all entries of this function, and its statistics. In-process storages only."""
+        self.clear_now()
+        self.counters.reset()
+        self.compiled.hits(True)
+
+    def clear_now(self, instance: object = None) -> None:
+        keying = self.keying
+        if self.loading.local is None or keying.owner is DIRECT:
+            raise Unsupported(
+                f"{self!r} cannot be cleared: "
+                + (
+                    "its keys are its own only by their text; invalidate them one by one"
+                    if keying.owner is DIRECT
+                    else "its storage is shared; invalidate its keys one by one"
+                )
+            )
+        if instance is not None and self.keying.is_method:
+            self.writing.clear_now(owner_of_instance(keying.owner, instance))
+            return
+        for owner in {keying.owner, keying.instance_owner}:
+            self.writing.clear_now(owner)
+        for _, owner in list(self._owners.values()):
+            self.writing.clear_now(owner)
+
+    def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, refresh: bool) -> Call:
+        positional, named = self.compiled.split(*args, **kwargs)
+        typed_key = self.compiled.typed_key(*args, **kwargs)
+        return self._call(typed_key, positional, named, is_refresh=refresh)
+
+
+def _no_time() -> float:
+    return 0.0

@@ -1,0 +1,224 @@
+"""What one process knows of a storage's trouble: the breaker, and invalidations still pending.
+
+One `Guard` per storage, shared by all caches over it. Reads ask it before they go to the storage;
+invalidations that could not be confirmed stay here, and the keys they concern are not read from
+the storage until a retry in the background has succeeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from gecaso import events
+from gecaso.breaker import Breaker
+from gecaso.errors import InvalidationFailed, StorageError
+from gecaso.keys import Key
+from gecaso.storage import EntryStorage
+
+if TYPE_CHECKING:
+    from gecaso.flight import Flights
+
+__all__ = ["Guard", "guard_of"]
+
+logger = logging.getLogger("gecaso")
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 0.5
+"""Seconds between attempts at an invalidation."""
+
+
+class Guard:
+    """The trouble of one storage, as this process sees it."""
+
+    def __init__(self, storage: EntryStorage) -> None:
+        self._storage = weakref.ref(storage)
+        self.breaker = Breaker()
+        self.flights: WeakSet[Flights] = WeakSet()
+        self._pending: dict[Key, object] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Guard: {self.breaker!r}, {len(self._pending)} invalidations pending>"
+
+    def _reset_after_fork(self) -> None:
+        # The pending invalidations stay: what they protect from is the same in the child.
+        self.breaker.reset()
+        self._tasks = set()
+        self._retry = None
+
+    # --- reads --------------------------------------------------------------------------------
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is no trouble at all: the way of a hit looks at nothing else."""
+        return not (self.breaker.failures or self._pending)
+
+    def bypasses(self, key: Key) -> bool:
+        """Return whether a call for ``key`` must do without the storage now."""
+        return self.breaker.is_open or key in self._pending
+
+    def wants_work(self) -> bool:
+        """Return whether `work` has something to do."""
+        return self.breaker.take_probe() or (bool(self._pending) and not _runs(self._retry))
+
+    def work(self) -> None:
+        """Probe, or retry, in tasks of the running loop; callers do not wait for either."""
+        if self.breaker.is_open:
+            self.spawn(self._probe())
+        self._start_retry()
+
+    def failed(self, operation: str, error: StorageError, key: Key | None = None) -> None:
+        """A read, lease or commit has failed; the call goes on without the storage."""
+        was_open = self.breaker.is_open
+        self.breaker.failed()
+        storage = self._storage()
+        if self.breaker.is_open and not was_open:
+            logger.warning("%r is left alone for a while: %s", storage, error)
+        if events.active():
+            events.emit(
+                events.StorageFailed(storage=storage, key=key, operation=operation, error=error)
+            )
+
+    async def _probe(self) -> None:
+        alive = False
+        try:
+            storage = self._storage()
+            if storage is not None:
+                await storage.ping()
+                alive = True
+                logger.info("%r is back", storage)
+        except StorageError as error:
+            logger.debug("%r is still in trouble: %s", self._storage(), error)
+        finally:
+            self.breaker.probed(alive)
+
+    # --- invalidations ------------------------------------------------------------------------
+
+    async def invalidate(
+        self,
+        keys: Iterable[Key],
+        apply: Callable[[], Awaitable[Any]],
+        *,
+        timeout: float,
+        journal: bool,
+    ) -> None:
+        """Run ``apply()`` until it succeeds, at most ``timeout`` seconds; ignores the breaker.
+
+        After that the keys are pending, and `InvalidationFailed` is raised; with ``journal`` they
+        are only pending.
+        """
+        keys = tuple(keys)
+        try:
+            error = await self._attempt(apply, timeout)
+        except asyncio.CancelledError:  # what has been sent may still be applied
+            self._postpone(keys)
+            raise
+        if error is None:
+            self._settle({key: self._pending[key] for key in keys if key in self._pending})
+        else:
+            self._postpone(keys)
+        if events.active():
+            storage = self._storage()
+            events.emit(events.Invalidated(storage=storage, keys=keys, confirmed=error is None))
+        if error is not None and not journal:
+            raise InvalidationFailed(
+                f"{len(keys)} keys may still be stored: {error}. This process does not read them "
+                "until the invalidation has succeeded in the background; other processes may, "
+                "until the ttl ends them",
+                keys=keys,
+            ) from error
+
+    async def _attempt(
+        self, apply: Callable[[], Awaitable[Any]], timeout: float
+    ) -> StorageError | None:
+        give_up = time.monotonic() + timeout
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await apply()
+                self.breaker.succeeded()
+                return None
+            except StorageError as error:
+                left = give_up - time.monotonic()
+                if left <= pause:
+                    return error
+                await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _postpone(self, keys: tuple[Key, ...]) -> None:
+        for key in keys:
+            self._pending[key] = object()
+        self._start_retry()
+
+    def _start_retry(self) -> None:
+        if self._pending and not _runs(self._retry):
+            self._retry = self.spawn(self._retry_pending())
+
+    async def _retry_pending(self) -> None:
+        pause = FIRST_PAUSE
+        while self._pending and (storage := self._storage()) is not None:
+            tried = dict(self._pending)
+            try:
+                await storage.discard(tried)
+                self._settle(tried)
+                continue
+            except StorageError as error:
+                logger.debug("%d invalidations are still pending: %s", len(tried), error)
+            del storage
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _settle(self, tried: dict[Key, object]) -> None:
+        for key, mark in tried.items():
+            if self._pending.get(key) is mark:  # otherwise invalidated again since
+                del self._pending[key]
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine in a task of the running loop, which `aclose` ends."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """End the tasks of the running loop. What is pending stays so."""
+        here = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is here]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _runs(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done() and not task.get_loop().is_closed()
+
+
+_guards: WeakKeyDictionary[EntryStorage, Guard] = WeakKeyDictionary()
+
+
+def guard_of(storage: EntryStorage) -> Guard:
+    """Return the one guard of a storage in this process."""
+    guard = _guards.get(storage)
+    if guard is None:
+        guard = _guards.setdefault(storage, Guard(storage))
+    return guard
+
+
+def _after_fork_in_child() -> None:
+    for guard in list(_guards.values()):
+        guard._reset_after_fork()  # pyright: ignore[reportPrivateUsage] - the hook is a part of Guard
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,148 @@
+"""A cached function where it stands: outside a class a real function, inside one a descriptor."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gecaso.functions import Function
+from gecaso.operations import COLOURLESS, OPERATIONS, AsyncOperations, PlainOperations
+
+__all__ = ["Method", "as_function", "is_in_class_body"]
+
+
+def is_in_class_body(function: Callable[..., Any]) -> bool:
+    """Return whether a function was defined directly in the body of a class."""
+    outer = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def as_function(function: Function) -> Callable[..., Any]:
+    """Return the path of a hit, dressed as the user's function, with the operations on it."""
+    path = functools.update_wrapper(function.path, function.uncached)
+    face = (AsyncOperations if function.is_async else PlainOperations)(function)
+    attributes = vars(path)
+    for name in OPERATIONS:
+        attributes[name] = getattr(face, name)
+    for name in COLOURLESS:
+        if name != "stats":
+            attributes[name] = getattr(function, name)
+    attributes["stats"] = Live(function)
+    attributes["gecaso_function"] = function
+    return path
+
+
+class Live:
+    """The statistics of a function, read anew at each access to one of them."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function.stats, name)
+
+    def __repr__(self) -> str:
+        return repr(self._function.stats)
+
+    def __eq__(self, other: object) -> bool:
+        return self._function.stats == other
+
+    __hash__ = None  # type: ignore[assignment]  # compared by values that change
+
+
+class Method:
+    """A cached function in a class body: `obj.method.invalidate(1)` means what it says.
+
+    ``make(is_method)`` makes the function: whether the first argument is the instance shows when
+    the class is made (``__set_name__`` is not called for what `staticmethod` or `classmethod`
+    wraps). ``to_class`` binds it to the class, whatever it is looked up on.
+    """
+
+    def __init__(
+        self, make: Callable[[bool], Function], *, is_method: bool, to_class: bool = False
+    ) -> None:
+        self._make = make
+        self._to_class = to_class
+        self._is_method = is_method
+        self._path = as_function(make(is_method))
+        functools.update_wrapper(self, self._path, updated=())
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not (self._is_method or self._to_class) and _takes_position(self._path):
+            self._is_method = True
+            self._path = as_function(self._make(True))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if self._to_class:
+            return Bound(self._path, owner)
+        return self._path if instance is None else Bound(self._path, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._path(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # All that makes a function, __code__ included: so `inspect` sees one, of its colour.
+        if name == "_path":
+            raise AttributeError(name)
+        return getattr(self._path, name)
+
+    def __repr__(self) -> str:
+        return repr(self._path)
+
+
+def _takes_position(function: Callable[..., Any]) -> bool:
+    for one in inspect.signature(function).parameters.values():
+        return one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    return False
+
+
+class Bound(functools.partial[Any]):
+    """A cached method of one instance. A partial, for it is made at each access, and must be quick."""
+
+    __slots__ = ()
+
+    @property
+    def __self__(self) -> Any:
+        return self.args[0]
+
+    @property
+    def __func__(self) -> Callable[..., Any]:
+        return self.func
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.uncached
+
+    @property
+    def uncached(self) -> Callable[..., Any]:
+        function: Function = vars(self.func)["gecaso_function"]
+        return functools.partial(function.uncached, *self.args)
+
+    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return vars(self.func)["put"](value, *self.args, *args, **kwargs)
+
+    def clear(self) -> Any:
+        return vars(self.func)["clear"](*self.args)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.func, name)
+        if name in ("key", "peek", "refresh", "invalidate", "future"):
+            return functools.partial(value, *self.args)
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Bound):
+            return NotImplemented
+        return self.func is other.func and self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((id(self.func), id(self.args[0])))
+
+    def __repr__(self) -> str:
+        return f"<bound {self.func!r} of {self.args[0]!r}>"
+
+

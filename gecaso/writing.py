@@ -1,0 +1,90 @@
+"""Putting values and invalidating them: what kills loads that are under way.
+
+Each first detaches the flights of its keys, so that later callers start new ones, and then tells
+the storage, which kills the leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
+from typing import Any
+
+from gecaso import events
+from gecaso.entry import Entry, new_token
+from gecaso.keys import Key, Owner
+from gecaso.loading import Colour, Loading
+from gecaso.policy import Policy
+
+__all__ = ["Writing"]
+
+
+class Writing:
+    """The writes of one cache."""
+
+    def __init__(self, loading: Loading) -> None:
+        self._loading = loading
+        self._storage = loading.storage
+
+    async def put(self, key: Key, value: Any, policy: Policy, colour: Colour) -> None:
+        """Store a value that the caller has; a load that is under way will not be stored."""
+        now = self._storage.now()
+        ttl = policy.ttl_of(value)
+        until = inf if ttl is None else now + ttl
+        entry = Entry(value, now, until, until, params=policy.params, version=new_token())
+
+        async def apply() -> None:
+            await self._storage.store({key: entry})
+
+        await self._apply((key,), apply, policy, colour)
+
+    async def invalidate(self, keys: Iterable[Key], policy: Policy, colour: Colour) -> None:
+        """Remove the values of keys; loads that are under way will not be stored."""
+        keys = tuple(keys)
+
+        async def apply() -> None:
+            await self._storage.discard(keys)
+
+        await self._apply(keys, apply, policy, colour)
+
+    async def _apply(
+        self,
+        keys: tuple[Key, ...],
+        apply: Callable[[], Awaitable[None]],
+        policy: Policy,
+        colour: Colour,
+    ) -> None:
+        guard = self._loading.guard
+        if guard is None:
+            self._loading.flights.detach(keys)
+            await apply()  # an in-process storage neither fails nor waits
+            self._tell(keys)
+            return
+        for flights in list(guard.flights):
+            flights.detach(keys)
+
+        async def invalidate() -> None:
+            await guard.invalidate(
+                keys,
+                apply,
+                timeout=policy.invalidate_timeout,
+                journal=policy.on_invalidate_error == "journal",
+            )
+
+        await colour.do(invalidate)
+
+    def _tell(self, keys: tuple[Key, ...]) -> None:
+        if events.active():
+            events.emit(events.Invalidated(storage=self._storage, keys=keys, confirmed=True))
+
+    def clear_now(self, owner: Owner) -> None:
+        """Invalidate every key of an owner, on an in-process storage."""
+        assert self._loading.local is not None
+        self._loading.flights.detach_where(lambda key: _owner_of(key) is owner)
+        self._loading.local.clear_now(owner)
+
+
+def _owner_of(key: Any) -> Owner:
+    # The flight of a refresh is kept under a pair, see `loading`.
+    owner: Owner = key[0].owner if isinstance(key, tuple) else key.owner
+    return owner

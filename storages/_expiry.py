@@ -1,0 +1,67 @@
+"""Which entries die next: so that they leave without being asked for, and without a thread."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from math import inf
+
+from gecaso.entry import Entry
+
+__all__ = ["ExpiryQueue"]
+
+SLACK = 64
+
+
+class ExpiryQueue:
+    """Entries by the time of their death.
+
+    Holds where an entry is kept, never its value, so that what was removed or replaced is free at
+    once; and no more than about twice as many places as there are entries.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Home]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, entry: Entry, live: int) -> None:
+        """Take note of an entry; ``live`` is the number of entries that there are."""
+        if entry.dead_after == inf:
+            return
+        heapq.heappush(self._heap, (entry.dead_after, next(self._order), entry.home))
+        if len(self._heap) > 2 * live + SLACK:
+            self._compact()
+
+    def due(self, now: float, most: int) -> Iterator[Entry]:
+        """Take out the entries that are dead by ``now``; at most ``most`` places are looked at."""
+        heap = self._heap
+        while heap and heap[0][0] <= now and most > 0:
+            most -= 1
+            dead_after, _, (entries, key) = heapq.heappop(heap)
+            entry = entries.get(key)
+            if entry is not None and entry.dead_after <= dead_after:
+                yield entry
+
+    def next(self) -> float:
+        """Return when the next entry dies; infinity if none does."""
+        return self._heap[0][0] if self._heap else inf
+
+    def clear(self) -> None:
+        self._heap.clear()
+
+    def _compact(self) -> None:
+        self._heap = [place for place in self._heap if _is_current(place)]
+        heapq.heapify(self._heap)
+
+
+Home = tuple[dict[object, Entry], object]
+
+
+def _is_current(place: tuple[float, int, Home]) -> bool:
+    dead_after, _, (entries, key) = place
+    entry = entries.get(key)
+    return entry is not None and entry.dead_after == dead_after

@@ -1,0 +1,234 @@
+"""Exact LRU over any storage: a bound on the entries that one process keeps there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+from gecaso.entry import Busy, Entry, Lease
+from gecaso.errors import StorageError
+from gecaso.keys import Key, Owner
+from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, Partition, adapt
+
+from ._recency import Recency, check_bound
+from .memory import MemoryStorage
+
+__all__ = ["LRUStorage"]
+
+logger = logging.getLogger("gecaso")
+
+
+class LRUStorage(EntryStorage):
+    """Keeps the ``maxsize`` entries used last, in memory or in any ``storage``.
+
+    The bound is on entries written or read through this object in this process. Over a storage of
+    another kind, what is over the bound is evicted in the background, many at a time; other
+    processes are not told, since nothing has become wrong.
+
+    >>> import asyncio
+    >>> async def main() -> list[str]:
+    ...     storage = LRUStorage(maxsize=2)
+    ...     for key in "a", "b", "a", "c":
+    ...         await storage.set(key, key.upper())
+    ...     return sorted(await storage.get_many("abc"))
+    >>> asyncio.run(main())
+    ['a', 'c']
+    """
+
+    maxsize: int | None
+
+    def __new__(cls, storage: BaseStorage | None = None, maxsize: int = 128) -> LRUStorage:
+        if cls is not LRUStorage:
+            return super().__new__(cls)
+        if storage is None:
+            return super().__new__(_MemoryLRU)
+        return super().__new__(_LocalLRU if isinstance(storage, LocalStorage) else _NetworkLRU)
+
+
+def _bound(maxsize: int) -> int:
+    bound = check_bound(maxsize, "maxsize")
+    if bound is None:
+        raise TypeError("an LRUStorage needs a maxsize; without one use a MemoryStorage")
+    return bound
+
+
+class _MemoryLRU(LRUStorage, MemoryStorage):
+    """In memory: a memory storage with a bound."""
+
+    def __init__(self, storage: None = None, maxsize: int = 128) -> None:
+        MemoryStorage.__init__(self, maxsize=_bound(maxsize))
+
+    def __repr__(self) -> str:
+        return MemoryStorage.__repr__(self).replace("_MemoryLRU", "LRUStorage")
+
+
+class _LocalLRU(LRUStorage, LocalStorage):
+    """Over a storage of this process that is given: each write makes room at once."""
+
+    def __init__(self, storage: LocalStorage, maxsize: int = 128) -> None:
+        LocalStorage.__init__(self, clock=storage.clock)
+        self.maxsize = _bound(maxsize)
+        self.leases = storage.leases
+        self._inner = storage
+        self._recency: Recency[Key] = Recency(self.maxsize)
+
+    def __len__(self) -> int:
+        return len(self._recency)
+
+    def __repr__(self) -> str:
+        return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
+
+    def learn(self, types: Iterable[type]) -> None:
+        self._inner.learn(types)
+
+    def partition(self, owner: Owner) -> Partition:
+        return Partition({})  # every hit is to be noted here, so none takes the shortest path
+
+    def read(self, key: Key) -> Entry | None:
+        entry = self._inner.read(key)
+        if entry is None:
+            self._recency.discard(key)
+        else:
+            self._use(key)
+        return entry
+
+    def write(self, key: Key, entry: Entry) -> None:
+        self._inner.write(key, entry)
+        self._use(key)
+
+    def _use(self, key: Key) -> None:
+        self._recency.use(key)
+        for victim in self._recency.overflow():
+            self._inner.erase(victim)
+
+    def erase(self, key: Key) -> None:
+        self._recency.discard(key)
+        self._inner.erase(key)
+
+    def erase_all(self, owner: Owner | None) -> None:
+        for key in self._recency.things():
+            if owner is None or key.owner is owner:
+                self.erase(key)
+
+
+class _NetworkLRU(LRUStorage):
+    """Over any other storage: what is over the bound leaves in the background, in batches."""
+
+    notifies = True
+
+    def __init__(self, storage: BaseStorage, maxsize: int = 128) -> None:
+        self.maxsize = _bound(maxsize)
+        self._inner = inner = adapt(storage)
+        self.shared = inner.shared
+        self.notifies = inner.notifies
+        self.timeout = inner.timeout
+        self._recency: Recency[Key] = Recency(self.maxsize)
+        self._victims: dict[Key, None] = {}
+        self._evicting: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._recency)
+
+    def __repr__(self) -> str:
+        return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
+
+    def now(self) -> float:
+        return self._inner.now()
+
+    def learn(self, types: Iterable[type]) -> None:
+        self._inner.learn(types)
+
+    async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        keys = tuple(keys)
+        found = await self._inner.fetch(keys)
+        self._gone(key for key in keys if key not in found)
+        self._use(found)
+        return found
+
+    async def _lookup(self, key: Key) -> Entry | None:
+        entry = await self._inner.lookup(key)
+        if entry is None:
+            self._gone((key,))
+        else:
+            self._use((key,))
+        return entry
+
+    async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        return await self._inner.lease(keys, seconds)
+
+    async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
+        return await self._inner.renew(leases, seconds)
+
+    async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
+        stored = await self._inner.commit(entries)
+        self._use(stored)
+        return stored
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        await self._inner.release(leases)
+
+    async def store(
+        self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
+    ) -> set[Key]:
+        stored = await self._inner.store(entries, expect=expect)
+        self._use(stored)
+        return stored
+
+    async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
+        keys = tuple(keys)
+        await self._inner.discard(keys, keep_stale=keep_stale)
+        if not keep_stale:
+            self._gone(keys)
+
+    async def evict(self, keys: Iterable[Key]) -> None:
+        keys = tuple(keys)
+        await self._inner.evict(keys)
+        self._gone(keys)
+
+    async def wait(self, busy: Busy, timeout: float) -> None:
+        await self._inner.wait(busy, timeout)
+
+    async def ping(self) -> None:
+        await self._inner.ping()
+
+    async def clear(self) -> None:
+        await self._inner.clear()
+        self._recency.clear()
+
+    async def aclose(self) -> None:
+        here = asyncio.get_running_loop()
+        ours = [task for task in self._evicting if task.get_loop() is here]
+        if ours:
+            await asyncio.wait(ours)
+        await self._inner.aclose()
+
+    def _use(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._recency.use(key)
+            self._victims.pop(key, None)
+        for victim in self._recency.overflow():
+            self._victims[victim] = None
+        if self._victims and not any(_runs(task) for task in self._evicting):
+            task = asyncio.get_running_loop().create_task(self._evict_victims())
+            self._evicting.add(task)
+            task.add_done_callback(self._evicting.discard)
+
+    def _gone(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._recency.discard(key)
+
+    async def _evict_victims(self) -> None:
+        while victims := tuple(self._victims):
+            try:
+                await self._inner.evict(victims)
+            except StorageError as error:
+                # They stay victims, for the next time something is over the bound.
+                logger.warning("%d entries over the bound could not be evicted: %s", len(victims), error)
+                return
+            for victim in victims:
+                self._victims.pop(victim, None)
+
+
+def _runs(task: asyncio.Task[None]) -> bool:
+    return not task.done() and not task.get_loop().is_closed()
