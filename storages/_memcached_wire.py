@@ -1,95 +1,33 @@
-"""Connections to one memcached: each command runs to its end, or its connection is closed.
+"""aiomcache's client for one event loop, without its ways of going wrong.
 
 aiomcache 0.8.2 gives a connection back to its pool when a command is cancelled, and the next
-command then reads the reply to that one. Here every operation is a task that no caller cancels,
-and whatever goes wrong in it closes all connections of its loop.
+command then reads the reply to that one (its issue 489); it reads for ever when a connection ends
+in the middle of a reply; and it fails for all keys asked for together when one has flags. Here a
+connection that fails is the end of all of them, and `_memcached_link` sees to it that a command
+that does not run to its end fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import re
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import aiomcache
 from aiomcache.client import acquire
 from aiomcache.pool import Connection, MemcachePool
 
-from gecaso.errors import (
-    ConfigurationError,
-    GecasoError,
-    PackError,
-    StorageError,
-    StorageTimeout,
-    ValueTooLarge,
-)
-from gecaso.loops import close_descriptor
-
-from ._memcached_records import ServerClock
-
-__all__ = ["Address", "Connections", "Found", "Link", "Server", "each"]
-
-T = TypeVar("T")
+__all__ = ["Connections", "Found"]
 
 CHUNK: Final = 500  # commands written before their replies are read
-MIB: Final = 1024 * 1024
+READ_SIZE: Final = 1 << 17
+LONGEST_LINE: Final = 512  # bytes; a name has 250 at most
 
-
-class Address(NamedTuple):
-    """Where a memcached listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def parse(cls, url: object) -> Address:
-        """Read ``host:port`` or ``memcached://host:port``; the port is 11211 if it is left out."""
-        accepted = 'MemcachedStorage takes "host:port" or "memcached://host:port" of one server'
-        if not isinstance(url, str):
-            raise ConfigurationError(f"{accepted}, not {type(url).__name__}")
-        try:
-            parts = urlsplit(url if "://" in url else f"memcached://{url}")
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"{accepted}, not {url!r}: {error}") from None
-        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-        if parts.scheme != "memcached" or not host or more or "," in url or port == 0:
-            raise ConfigurationError(f"{accepted}, not {url!r}")
-        return cls(host, port or 11211)
-
-
-class Server:
-    """What is known of the server: where it is, its clock, the size of its largest item."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.clock = ServerClock()
-        self.item_size_max = MIB
-
-    async def meet(self, client: Connections) -> None:
-        """Ask the server for its time and settings."""
-        general, settings = await client.stats(), await client.stats(b"settings")
-        self.clock.measure(int(general[b"time"] or b""))
-        self.item_size_max = int(settings.get(b"item_size_max") or MIB)
-        if settings.get(b"cas_enabled") == b"no":
-            raise StorageError(
-                f"memcached at {self.address} runs with -C; leases need cas: start it without -C"
-            )
-
-
-class Found(NamedTuple):
-    """What the server holds under a name, and the number to replace it by."""
-
-    data: bytes
-    cas: int
+Found = tuple[bytes, int]
+"""What the server holds under a name, and the number to replace it by."""
 
 
 class _Pool(MemcachePool):
@@ -99,8 +37,8 @@ class _Pool(MemcachePool):
     the server would be sent after it. Here a broken connection is the end of all of them.
     """
 
-    def __init__(self, address: Address, size: int) -> None:
-        super().__init__(address.host, address.port, minsize=size, maxsize=size)
+    def __init__(self, host: str, port: int, size: int) -> None:
+        super().__init__(host, port, minsize=size, maxsize=size)
         self.connections: list[Connection] = []
         self._idle: deque[Connection] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -159,11 +97,9 @@ def _is_broken(connection: Connection) -> bool:
 class Connections(aiomcache.FlagClient[bytes]):
     """aiomcache's client with the commands that it lacks, and an end to reading at the end."""
 
-    def __init__(self, address: Address, size: int) -> None:
-        super().__init__(
-            address.host, address.port, pool_size=size, get_flag_handler=_value_of_another_client
-        )
-        self._pool: _Pool = _Pool(address, size)
+    def __init__(self, host: str, port: int, size: int) -> None:
+        super().__init__(host, port, pool_size=size)
+        self._pool: _Pool = _Pool(host, port, size)
 
     @property
     def pool(self) -> _Pool:
@@ -178,6 +114,8 @@ class Connections(aiomcache.FlagClient[bytes]):
     async def look(self, names: Iterable[bytes]) -> dict[bytes, Found]:
         """Read values with their numbers, in one command for each 500 names, in order."""
         asked = list(dict.fromkeys(names))
+        if len(asked) <= CHUNK:
+            return await self._look(asked)
         found: dict[bytes, Found] = {}
         for start in range(0, len(asked), CHUNK):
             found.update(await self._look(asked[start : start + CHUNK]))
@@ -185,10 +123,26 @@ class Connections(aiomcache.FlagClient[bytes]):
 
     @acquire
     async def _look(self, conn: Connection, names: Sequence[bytes]) -> dict[bytes, Found]:
-        values, numbers = await self._multi_get(conn, *names)
-        if not values.keys() <= set(names):
+        conn.writer.write(b"gets %b\r\n" % b" ".join(names))
+        found = await read_values(conn.reader)
+        if not found.keys() <= set(names):
             raise aiomcache.ClientException("a reply to another command")
-        return {name: Found(data, numbers[name]) for name, data in values.items()}
+        return found
+
+    @acquire
+    async def facts(self, conn: Connection, about: bytes = b"") -> dict[bytes, bytes]:
+        """Return what ``stats`` says; nothing if this server does not know the command."""
+        conn.writer.write(b"stats %b\r\n" % about)
+        facts: dict[bytes, bytes] = {}
+        while (line := await _line(conn.reader)) != b"END":
+            kind, _, fact = line.partition(b" ")
+            if kind == b"ERROR":
+                break
+            if kind != b"STAT":
+                raise aiomcache.ClientException("stats failed", line)
+            name, _, facts_value = fact.partition(b" ")
+            facts[name] = facts_value
+        return facts
 
     async def delete_in_order(self, names: Sequence[bytes]) -> None:
         """Delete values one after the other, in one round trip for each 500."""
@@ -205,169 +159,47 @@ class Connections(aiomcache.FlagClient[bytes]):
                 raise aiomcache.ClientException("delete failed", reply)
 
 
+_VALUE: Final = re.compile(rb"VALUE (\S+) (\d+) (\d+) (\d+)\r\n")
+_END: Final = b"END\r\n"
+
+
+async def read_values(reader: StreamReader) -> dict[bytes, Found]:
+    """Read the reply to ``gets``: names to values and their numbers.
+
+    aiomcache's own waits twice for each value; this one waits for the network only.
+    """
+    found: dict[bytes, Found] = {}
+    data, at = await _more(reader), 0
+    match_value = _VALUE.match
+    while (head := match_value(data, at)) or not data.endswith(_END) or len(data) - at != len(_END):
+        if head is None:
+            if data.find(b"\n", at) >= 0 or len(data) - at > LONGEST_LINE:
+                raise aiomcache.ClientException("gets failed", data[at : at + LONGEST_LINE])
+            data, at = data[at:] + await _more(reader), 0
+            continue
+        name, flags, size, cas = head.groups()
+        start = head.end()
+        end = start + int(size)
+        if len(data) < end + 2:
+            lacking = await reader.readexactly(end + 2 - len(data))
+            data, start, end = data[start:] + lacking, 0, end - start
+        if data[end : end + 2] != b"\r\n":
+            raise aiomcache.ClientException("gets failed", head[0])
+        # Ours have no flags: a value of another client must not be taken for one of ours.
+        value = data[start:end] if flags == b"0" else b""
+        found[name] = value, int(cas)
+        at = end + 2
+        if at == len(data):
+            data, at = await _more(reader), 0
+    return found
+
+
+async def _more(reader: StreamReader) -> bytes:
+    data = await reader.read(READ_SIZE)
+    if not data:
+        raise EOFError("the server closed the connection")
+    return data
+
+
 async def _line(reader: StreamReader) -> bytes:
     return (await reader.readuntil(b"\r\n"))[:-2]
-
-
-async def _value_of_another_client(data: bytes, flags: int) -> bytes:
-    # Ours have no flags. aiomcache would fail here, and with it every key asked for together.
-    return b"flags %d: " % flags + data[:64]
-
-
-async def each(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines side by side; return their results, or raise the first error."""
-    waiting = list(jobs)
-    if len(waiting) == 1:
-        return [await waiting[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in waiting]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-class Link:
-    """The connections of one event loop, opened at the first use and after each failure."""
-
-    def __init__(
-        self, server: Server, *, size: int, timeout: float, connect_timeout: float
-    ) -> None:
-        self._server = server
-        self._size = size
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._loop = asyncio.get_running_loop()
-        self._client: Connections | None = None
-        self._opening: asyncio.Task[Connections] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.is_closed = False
-
-    def __repr__(self) -> str:
-        state = "connected" if self._client is not None else "not connected"
-        return f"<Link to {self._server.address}, {state}, {len(self._tasks)} operations>"
-
-    @property
-    def is_connected(self) -> bool:
-        return self._client is not None and self._client.pool.is_usable()
-
-    def start(self, work: Callable[[Connections], Awaitable[T]]) -> asyncio.Task[T]:
-        """Run ``work(client)`` in a task of its own, for at most ``timeout`` seconds."""
-        return self._task(self._run(work))
-
-    async def run(self, work: Callable[[Connections], Awaitable[T]]) -> T:
-        """The same, and return its result. Cancelling the caller does not end the work."""
-        task = self.start(work)
-        await asyncio.wait((task,))
-        return task.result()
-
-    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may be gone
-
-    async def _run(self, work: Callable[[Connections], Awaitable[T]]) -> T:
-        limit = self._timeout if self.is_connected else self._connect_timeout
-        client: Connections | None = None
-        with _errors_of_ours(self._server, limit):
-            try:
-                async with asyncio.timeout(limit):
-                    client = await self._connected()
-                    return await work(client)
-            except (PackError, aiomcache.ValidationException):
-                raise  # nothing was sent
-            except asyncio.CancelledError as error:
-                self._lose(client, error)
-                if not self.is_closed:
-                    raise
-                raise ConnectionAbortedError("the storage was closed") from None
-            except BaseException as error:
-                self._lose(client, error)
-                raise
-
-    async def _connected(self) -> Connections:
-        if self._client is not None and self._client.pool.is_usable():
-            return self._client
-        if self._opening is None or self._opening.done():
-            self._opening = self._task(self._open())
-        opening = self._opening
-        await asyncio.wait((opening,))
-        if opening.cancelled():
-            raise ConnectionAbortedError("the storage was closed")
-        return opening.result()
-
-    async def _open(self) -> Connections:
-        if self._client is not None:
-            self._lose(self._client, ConnectionResetError("the server closed the connection"))
-        client = Connections(self._server.address, self._size)
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await client.pool.open()
-                await self._server.meet(client)
-        except BaseException as error:
-            client.pool.lose(error)
-            raise
-        self._client = client
-        return client
-
-    def _lose(self, client: Connections | None, error: BaseException) -> None:
-        if client is not None:
-            client.pool.lose(error)
-            if self._client is client:
-                self._client = None
-
-    async def aclose(self) -> None:
-        """Close the connections and end what runs over them."""
-        self.is_closed = True
-        self._lose(self._client, ConnectionAbortedError("the storage was closed"))
-        running = list(self._tasks)
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-        await asyncio.sleep(0)  # sockets are closed by callbacks
-
-    def abandon(self) -> None:
-        """Close the sockets of a loop that is closed, or of the parent of a forked process."""
-        connections = [] if self._client is None else self._client.pool.connections
-        for connection in connections:
-            transport = connection.writer.transport
-            if self._loop.is_closed():
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # it marks itself closed, then tells its loop
-                    transport.abort()
-            close_descriptor(transport)
-
-
-@contextlib.contextmanager
-def _errors_of_ours(server: Server, limit: float) -> Iterator[None]:
-    try:
-        yield
-    except GecasoError:
-        raise
-    except TimeoutError as error:
-        raise StorageTimeout(
-            f"memcached at {server.address} did not answer within {limit} s; "
-            "see whether it is overloaded, or give it more with timeout= and connect_timeout="
-        ) from error
-    except aiomcache.ClientException as error:
-        if "object too large" in str(error):
-            raise ValueTooLarge(
-                f"memcached at {server.address} refuses the value as too large; "
-                "start it with a larger -I, or store less",
-                limit=server.item_size_max,
-            ) from error
-        raise StorageError(
-            f"memcached at {server.address} answered what it should not: {error}"
-        ) from error
-    except (OSError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
-        raise StorageError(
-            f"memcached at {server.address} is out of reach; see whether it runs there: {error!r}"
-        ) from error

@@ -1,0 +1,204 @@
+"""Leases on a server that can add, compare-and-set and delete; one key at a time.
+
+A lease of a key without a value is a mark in the place of the value. A lease beside a value that
+can still be read is a mark under a second name. Whatever is replaced is replaced by the number it
+had when it was read a moment ago: numbers are never kept, they start anew with the server.
+
+An invalidation deletes first the mark beside the value, then what is in the place of the value;
+here both are read in the opposite order. So what an invalidation has overtaken is not found, or
+has another number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from gecaso.entry import Busy, Entry, Lease
+from gecaso.errors import StorageError
+from gecaso.keys import Key
+
+from ._memcached_records import GONE, Mark, WireKeys, exptime
+from ._memcached_wire import Connections, Found
+
+__all__ = ["TRIES", "Leasing", "Unsure", "contended"]
+
+TRIES: Final = 20  # how often an operation is begun anew because others change the same key
+LATE: Final = 5.0  # seconds after its end that a mark which was set late may still be found
+
+
+class Held(NamedTuple):
+    """A lease that is still ours: what its value will replace, and its marks by name."""
+
+    place: Found
+    marks: dict[bytes, Found]
+
+
+class Unsure:
+    """The tokens of leases that failed: the server may set their marks later, but nobody has them.
+
+    Without this a server that hung would, when it goes on, keep everybody waiting for leases that
+    were given up meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, float] = {}
+
+    def __contains__(self, token: bytes) -> bool:
+        return token in self._until
+
+    def note(self, tokens: Iterable[bytes], seconds: float, task: asyncio.Task[object]) -> None:
+        """Remember tokens if the task that was to take their leases has failed."""
+        if not task.cancelled() and task.exception() is None:
+            return
+        now = time.monotonic()
+        for token, until in list(self._until.items()):
+            if until <= now:
+                self._until.pop(token, None)
+        self._until.update(dict.fromkeys(tokens, now + seconds + LATE))
+
+
+class Leasing:
+    """Takes, keeps and ends leases.
+
+    ``now()`` is the server's time; ``read(name, data)`` returns the entry in some data, dead or
+    not, or None.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], read: Callable[[bytes, bytes], Entry | None]
+    ) -> None:
+        self.unsure = Unsure()
+        self._now = now
+        self._read = read
+
+    def live(self, name: bytes, found: Found | None) -> Entry | None:
+        """Return the entry found, unless it is dead."""
+        entry = None if found is None else self._read(name, found[0])
+        return entry if entry is not None and self._now() < entry.dead_after else None
+
+    async def take(self, client: Connections, key: Key, name: bytes, mark: Mark) -> Lease | Busy:
+        """Take the lease: in the place of the value, or beside it if there is one."""
+        for _ in range(TRIES):
+            in_the_way = await self._put_mark(client, key, name, mark)
+            if in_the_way is None:
+                return Lease(key, mark.token, mark.until)
+            if isinstance(in_the_way, Busy):
+                return in_the_way
+            got = await self._take_beside(client, key, name, mark)
+            if got is not None:
+                return got
+        raise contended(name)
+
+    async def _put_mark(
+        self, client: Connections, key: Key, name: bytes, mark: Mark
+    ) -> Busy | Entry | None:
+        """Put the mark where nothing of use is; otherwise return what is in the way."""
+        data = mark.pack()
+        for _ in range(TRIES):
+            now = self._now()
+            if await client.add(name, data, exptime(mark.until, now)):
+                return None
+            found = (await client.look((name,))).get(name)
+            if found is None:
+                continue
+            other = Mark.unpack(found[0])
+            if other is not None and now < other.until and other.token not in self.unsure:
+                return Busy(key, other.token, other.until - now)
+            entry = self.live(name, found)
+            if entry is not None:
+                return entry
+            if await client.cas(name, data, found[1], exptime(mark.until, now)):
+                return None
+        raise contended(name)
+
+    async def _take_beside(
+        self, client: Connections, key: Key, name: bytes, mark: Mark
+    ) -> Lease | Busy | None:
+        """Take the lease beside a value; None if the value has gone meanwhile."""
+        beside = WireKeys.beside(name)
+        busy = await self._put_mark(client, key, beside, mark)
+        # What is stored counts only as it is after the lease was taken.
+        found = await client.look((name, beside))
+        entry = self.live(name, found.get(name))
+        if isinstance(busy, Busy):
+            busy.stale = entry
+            return busy
+        if entry is None:
+            await end_mark(client, beside, found.get(beside), mark.token)
+            return None
+        return Lease(key, mark.token, mark.until, entry)
+
+    async def renew(self, client: Connections, lease: Lease, name: bytes, until: float) -> bool:
+        """Let the lease run until then; return whether it is still ours."""
+        data = Mark(lease.token, until).pack()
+        for _ in range(TRIES):
+            held = await self._held(client, lease, name)
+            if held is None:
+                return False
+            expiry = exptime(until, self._now())
+            marks = held.marks.items()
+            if all([await client.cas(at, data, number, expiry) for at, (_, number) in marks]):
+                lease.until = until
+                return True
+        raise contended(name)
+
+    async def commit(
+        self, client: Connections, lease: Lease, name: bytes, data: bytes, dead_after: float
+    ) -> bool:
+        """Store what was loaded and end the lease; return False if it is no longer ours."""
+        for _ in range(TRIES):  # a renewal may come in between
+            held = await self._held(client, lease, name)
+            if held is None:
+                return False
+            if await client.cas(name, data, held.place[1], exptime(dead_after, self._now())):
+                held.marks.pop(name, None)
+                for at, found in held.marks.items():
+                    await end_mark(client, at, found, lease.token)
+                return True
+        raise contended(name)
+
+    async def _held(self, client: Connections, lease: Lease, name: bytes) -> Held | None:
+        """Look whether a lease is still ours; None if it is not."""
+        names = names_of(lease, name)
+        for _ in range(TRIES):
+            found = await client.look(names)
+            ours = {at: one for at, one in found.items() if _is_mark_of(lease.token, one)}
+            if names[-1] not in ours:
+                return None
+            if name in found:
+                kept = name in ours or self._is_unchanged(lease, name, found[name])
+                return Held(found[name], ours) if kept else None
+            # The value has gone by itself: an invalidation would have taken our mark before.
+            mark = Mark(lease.token, lease.until)
+            await client.add(name, mark.pack(), exptime(mark.until, self._now()))
+        raise contended(name)
+
+    def _is_unchanged(self, lease: Lease, name: bytes, found: Found) -> bool:
+        entry = self._read(name, found[0])
+        return entry is not None and lease.seen is not None and entry.version == lease.seen.version
+
+
+def names_of(lease: Lease, name: bytes) -> tuple[bytes, ...]:
+    """Return where the marks of a lease are: the place of the value, and beside it if need be."""
+    return (name,) if lease.seen is None else (name, WireKeys.beside(name))
+
+
+async def end_mark(client: Connections, name: bytes, found: Found | None, token: bytes) -> None:
+    """Remove a mark that was found, if it is the one with this token."""
+    if found is not None and _is_mark_of(token, found):
+        await client.cas(name, found[0], found[1], GONE)
+
+
+def _is_mark_of(token: bytes, found: Found) -> bool:
+    mark = Mark.unpack(found[0])
+    return mark is not None and mark.token == token
+
+
+def contended(name: bytes) -> StorageError:
+    return StorageError(
+        f"{name.decode()!r} was changed {TRIES} times by others while it was being changed here; "
+        "see what writes it so often"
+    )
