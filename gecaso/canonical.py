@@ -71,8 +71,9 @@ def encode(value: object, *, name: str = "value") -> bytes:
     >>> encode((1, "a")) == encode([1, "a"])
     False
     """
-    if (packed := pack_plain(value, MAX_DEPTH)) is not None:
-        return b"p" + packed
+    packed = pack_plain(value, MAX_DEPTH)
+    if packed is not None:
+        return (b"P" if type(value) is tuple else b"p") + packed
     try:
         return _encode(value, 0)
     except _Refused as refused:
@@ -208,7 +209,7 @@ _builtins: Final[dict[type, Encoder]] = {
 def _library_type(name: str, parts: Callable[[Any], Iterable[Any]]) -> Encoder:
     """Encode by a name that is ours to keep, whatever module has the type in which version."""
     tag = b"n" + frame(name.encode())
-    return lambda value, depth: tag + b"".join(_parts(parts(value), depth, "<{}>"))
+    return lambda value, depth: tag + b"".join(_parts(parts(value), depth, ""))
 
 
 def _zone(zone: dt.tzinfo | None) -> tuple[object, ...]:

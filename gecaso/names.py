@@ -35,6 +35,8 @@ def qualified_name(thing: Any) -> str:
 
 def is_importable(thing: Any) -> bool:
     """Return whether a module has this very object under the name that it gives itself."""
+    if thing is type(None):  # no module has it by this name, but there is only one
+        return True
     module = getattr(thing, "__module__", None)
     found: Any = sys.modules.get(module) if isinstance(module, str) else None
     for step in str(getattr(thing, "__qualname__", "")).split("."):
