@@ -47,8 +47,9 @@ _DEEPEST = 128
 _NESTED = frozenset({OBJECT, *(form.tag for form in FORMS.values() if form.nested)})
 
 _NONE = type(None)
-_KEYS = frozenset({str, int, float, bool, _NONE, bytes})
-_LEAVES = frozenset({float, bool, _NONE, bytes})
+_KEYS: frozenset[type[Any]] = frozenset({str, int, float, bool, _NONE, bytes})
+_HOLDERS: frozenset[type[Any]] = frozenset({list, dict})
+_LEAVES: frozenset[type[Any]] = frozenset({float, bool, _NONE, bytes})
 # What ormsgpack writes without asking, and reads back as something else.
 _MISTAKEN = frozenset({bytearray, memoryview, Ext, getattr(ormsgpack, "Fragment", Ext)})
 
@@ -61,7 +62,7 @@ class Codec:
     {(1, 2): {True, 3.0}}
     """
 
-    def __init__(self, types: Iterable[type] = ()) -> None:
+    def __init__(self, types: Iterable[type[Any]] = ()) -> None:
         self.types = frozenset(types)
         self._shapes = _shapes(self.types)
         decode = _object_decoder(self._shapes.values())
@@ -113,7 +114,7 @@ class _Writer:
 
     __slots__ = ("_deeper", "_forms", "_level")
 
-    def __init__(self, forms: Mapping[type, Form], level: int = 0) -> None:
+    def __init__(self, forms: Mapping[type[Any], Form], level: int = 0) -> None:
         self._forms = forms
         self._level = level
         self._deeper: _Writer | None = None
@@ -130,7 +131,7 @@ class _Writer:
             raise TypeError("a bytearray")
         return data
 
-    def hook(self, value: Any) -> Ext:
+    def hook(self, value: object) -> Ext:
         form = self._forms.get(type(value))
         if form is None:
             raise TypeError("a type that is not known")
@@ -167,25 +168,27 @@ class _CarefulWriter(_Writer):
 
     def _plain(self, value: Any) -> Any:
         """Return ``value`` made of nothing but what msgpack has, and forms."""
-        kind = type(value)
+        whole: object = value
+        kind = type(whole)
         if kind is list:
             return [self._plain(part) for part in value]
         if kind is dict and all(map(_is_native, value)):
             return {key: self._plain(part) for key, part in value.items()}
-        return value if _is_native(value) else self.hook(value)
+        return value if _is_native(whole) else self.hook(whole)
 
 
-def _is_native(value: Any) -> bool:
+def _is_native(value: object) -> bool:
     """Return whether msgpack has ``value``, which is no container, as a value and as a key."""
-    kind = type(value)
-    if kind is str:
-        return value.isascii() or _is_utf8(value)
-    if kind is int:
+    if type(value) is str:
+        return _is_utf8(value)
+    if type(value) is int:
         return -(1 << 63) <= value < 1 << 64
-    return kind in _LEAVES
+    return type(value) in _LEAVES
 
 
 def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -203,7 +206,7 @@ def is_odd(parts: list[Any], *, keys: bool = True) -> bool:
         if not _MISTAKEN.isdisjoint(map(type, parts)):
             return True
         # Each only once: otherwise what is shared, or contains itself, would multiply.
-        holders = {id(x): x for x in parts if type(x) is list or type(x) is dict}.values()
+        holders: list[Any] = list({id(x): x for x in parts if type(x) in _HOLDERS}.values())
         if not holders:
             return False
         if keys and any(type(x) is dict and not _KEYS.issuperset(map(type, x)) for x in holders):
@@ -234,7 +237,7 @@ class _Reader:
         deeper = self._deeper or self._make_deeper()
         if self._level + 1 == _MEASURED:
             _measure(data)
-        parts = unpackb(data, ext_hook=deeper.hook, option=READ_OPTION)
+        parts: list[Any] = unpackb(data, ext_hook=deeper.hook, option=READ_OPTION)
         if type(parts) is not list:
             raise UnpackError("the data is damaged: a form does not hold a list")
         return parts
@@ -255,9 +258,9 @@ def _measure(data: bytes) -> None:
         raise ValueError(f"more than {_DEEPEST} containers are inside each other")
 
 
-def _shapes(types: Iterable[type]) -> dict[type, Shape]:
-    shapes: dict[type, Shape] = {}
-    names: dict[str, type] = {}
+def _shapes(types: Iterable[type[Any]]) -> dict[type[Any], Shape]:
+    shapes: dict[type[Any], Shape] = {}
+    names: dict[str, type[Any]] = {}
     for kind in types:
         shape = shape_of(kind)
         if shape is None:

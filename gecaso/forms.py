@@ -36,42 +36,63 @@ class Form(NamedTuple):
     """
 
     tag: int
-    type: type
+    type: type[Any]
     encode: Callable[[Any, Pack], bytes]
     decode: Decode
     nested: bool = False
 
 
 def _nested(
-    tag: int, kind: type, parts: Callable[[Any], list[Any]], build: Callable[[list[Any]], Any]
+    tag: int,
+    kind: type[Any],
+    parts: Callable[[Any], list[Any]],
+    build: Callable[[list[Any]], Any],
 ) -> Form:
-    return Form(
-        tag,
-        kind,
-        lambda value, pack: pack(parts(value)),
-        lambda data, load: build(load(data)),
-        True,
-    )
+    def encode(value: Any, pack: Pack) -> bytes:
+        return pack(parts(value))
+
+    def decode(data: bytes, load: Load) -> Any:
+        return build(load(data))
+
+    return Form(tag, kind, encode, decode, True)
 
 
-def _text(tag: int, kind: type, write: Callable[[Any], str], read: Callable[[str], Any]) -> Form:
-    # Paths and strings may hold lone surrogates.
-    return Form(
-        tag,
-        kind,
-        lambda value, _: write(value).encode("utf-8", "surrogatepass"),
-        lambda data, _: read(data.decode("utf-8", "surrogatepass")),
-    )
+def _leaf(
+    tag: int, kind: type[Any], write: Callable[[Any], bytes], read: Callable[[bytes], Any]
+) -> Form:
+    def encode(value: Any, _: Pack) -> bytes:
+        return write(value)
+
+    def decode(data: bytes, _: Load) -> Any:
+        return read(data)
+
+    return Form(tag, kind, encode, decode)
 
 
-def _struct(tag: int, kind: type, layout: str, parts: Callable[[Any], tuple[Any, ...]]) -> Form:
+def _text(
+    tag: int, kind: type[Any], write: Callable[[Any], str], read: Callable[[str], Any]
+) -> Form:
+    def encode(value: Any) -> bytes:  # paths and strings may hold lone surrogates
+        return write(value).encode("utf-8", "surrogatepass")
+
+    def decode(data: bytes) -> Any:
+        return read(data.decode("utf-8", "surrogatepass"))
+
+    return _leaf(tag, kind, encode, decode)
+
+
+def _struct(
+    tag: int, kind: type[Any], layout: str, parts: Callable[[Any], tuple[Any, ...]]
+) -> Form:
     codec = struct.Struct(layout)
-    return Form(
-        tag,
-        kind,
-        lambda value, _: codec.pack(*parts(value)),
-        lambda data, _: kind(*codec.unpack(data)),
-    )
+
+    def encode(value: Any) -> bytes:
+        return codec.pack(*parts(value))
+
+    def decode(data: bytes) -> Any:
+        return kind(*codec.unpack(data))
+
+    return _leaf(tag, kind, encode, decode)
 
 
 # A dict whose keys msgpack does not carry: keys and values alternate in one list.
@@ -150,8 +171,20 @@ def _small(parts: list[Any]) -> list[Any]:
     return parts
 
 
-def _int_bytes(value: int, _: Pack) -> bytes:
+def _int_bytes(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+
+
+def _int(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _uuid_bytes(value: UUID) -> bytes:
+    return value.bytes
+
+
+def _uuid(data: bytes) -> UUID:
+    return UUID(bytes=data)
 
 
 def _span(value: timedelta) -> tuple[int, ...]:
@@ -175,11 +208,11 @@ _FORMS: list[Form] = [
     _nested(3, set, list, set),
     _nested(4, frozenset, list, frozenset),
     _nested(5, dict, _flat, _unflat),
-    Form(6, int, _int_bytes, lambda data, _: int.from_bytes(data, "little", signed=True)),
+    _leaf(6, int, _int_bytes, _int),
     _text(7, str, str, str),
-    Form(8, bytearray, lambda value, _: bytes(value), lambda data, _: bytearray(data)),
+    _leaf(8, bytearray, bytes, bytearray),
     _text(9, Decimal, str, _decimal),
-    Form(10, UUID, lambda value, _: value.bytes, lambda data, _: UUID(bytes=data)),
+    _leaf(10, UUID, _uuid_bytes, _uuid),
     _clock(11, datetime),
     _clock(12, time),
     _text(13, date, date.isoformat, date.fromisoformat),
@@ -203,4 +236,4 @@ _FORMS: list[Form] = [
     _text(31, ipaddress.IPv6Interface, str, ipaddress.IPv6Interface),
 ]
 
-FORMS: dict[type, Form] = {form.type: form for form in _FORMS}
+FORMS: dict[type[Any], Form] = {form.type: form for form in _FORMS}

@@ -54,13 +54,13 @@ def types_in(annotation: object, *, names: Mapping[str, Any] | None = None) -> f
     todo: list[tuple[object, Mapping[str, Any]]] = [(annotation, names or {})]
     while todo:
         part, scope = todo.pop()
-        is_text = isinstance(part, (str, ForwardRef))
-        mark = id(part), id(scope) if is_text else 0  # a name is something else elsewhere
+        text = part if isinstance(part, (str, ForwardRef)) else None
+        mark = id(part), 0 if text is None else id(scope)  # a name is something else elsewhere
         if mark in seen:
             continue
         seen[mark] = part, scope
-        if is_text:
-            todo.append((_resolve(part, scope), scope))
+        if text is not None:
+            todo.append((_resolve(text, scope), scope))
         if isinstance(part, type) and shape_of(part):
             found.add(part)
         todo.extend(_parts(part, scope))

@@ -67,7 +67,7 @@ class Packer:
     msgspec structs, named tuples, enums. Those named by their fields are known too.
     ``serializer``: ``"msgpack"``, ``"json"`` (only what JSON keeps exactly), or an object with
     ``dumps`` and ``loads``.
-    ``compress``: True, False, or from how many bytes on a payload is compressed.
+    ``compress``: True, False (or None), or from how many bytes on a payload is compressed.
     ``max_bytes``: the largest packed value, and the largest payload before compression.
 
     >>> from datetime import date
@@ -87,10 +87,10 @@ class Packer:
         secret: Secret | None = None,
         types: Iterable[type] = (),
         serializer: Serializer | Literal["msgpack", "json"] = "msgpack",
-        compress: bool | int = True,
+        compress: bool | int | None = True,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        if max_bytes < 1 or (compress is not False and compress < 1):
+        if max_bytes < 1 or (compress is not False and compress is not None and compress < 1):
             raise ConfigurationError("max_bytes= and compress= are numbers of bytes, at least 1")
         self.max_bytes = max_bytes
         self._compress_from = _threshold(compress)
@@ -262,8 +262,8 @@ class Packer:
         return f"<Packer {signed}, {len(self.types)} types, max_bytes={self.max_bytes}>"
 
 
-def _threshold(compress: bool | int) -> float:
-    if compress is False:
+def _threshold(compress: bool | int | None) -> float:
+    if not compress:
         return math.inf
     return COMPRESS_FROM if compress is True else compress
 
@@ -302,12 +302,12 @@ def _read(loads: Callable[[bytes], Any], payload: bytes) -> Any:
         raise UnpackError(f"the payload cannot be read: {error}") from error
 
 
-def _as_bytes(data: Buffer) -> bytes:
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, (bytearray, memoryview)):
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, memoryview):
+        return data.tobytes()
+    if isinstance(data, (bytes, bytearray)):
         return bytes(data)
-    raise TypeError(f"packed data is bytes, a bytearray or a memoryview, not {type(data).__name__}")
+    raise TypeError(f"packed data is bytes or like bytes, not {type(data).__name__}")
 
 
 def _split(
@@ -330,8 +330,10 @@ def _split(
     return times, version, fields, body[at:]
 
 
-def _names(fields: object) -> dict[str, Any]:
-    if type(fields) is not dict or not all(type(name) is str for name in fields):
+def _names(fields: dict[Any, Any]) -> dict[str, Any]:
+    if type(fields) is not dict:
+        raise UnpackError("the data is damaged: its fields have no names")
+    if not all(type(name) is str for name in fields):
         raise UnpackError("the data is damaged: its fields have no names")
     return fields
 

@@ -14,7 +14,7 @@ __all__ = ["ExactJSON", "Serializer", "chosen"]
 # Their ``loads`` runs what the data says.
 _UNSAFE = frozenset({"pickle", "_pickle", "cloudpickle", "dill", "marshal", "jsonpickle"})
 
-_LEAVES = frozenset({NoneType, bool, int, float, str})
+_LEAVES: frozenset[type[Any]] = frozenset({NoneType, bool, int, float, str})
 
 
 class Serializer(Protocol):
@@ -46,7 +46,7 @@ class ExactJSON:
         return json.loads(data)
 
 
-def chosen(serializer: object, *, signed: bool) -> Serializer | None:
+def chosen(serializer: Any, *, signed: bool) -> Serializer | None:
     """Return the serializer to use instead of gecaso's own msgpack, or None for that."""
     if serializer == "msgpack":
         return None
@@ -63,17 +63,18 @@ def chosen(serializer: object, *, signed: bool) -> Serializer | None:
             f"serializer={name} runs whatever the storage holds: give a secret= with it, so that "
             "only what was signed is read"
         )
-    return serializer  # type: ignore[return-value] # both methods are there
+    both: Serializer = serializer
+    return both
 
 
 def _not_json(value: Any, path: str = "value") -> str | None:
     """Return the path to what JSON would change or refuse, or None."""
-    if type(value) is list:
+    whole: object = value
+    kind = type(whole)
+    if kind is list:
         steps = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
-    elif type(value) is dict:
-        if not all(type(key) is str for key in value):
-            return path
+    elif kind is dict and all(type(key) is str for key in value):
         steps = list(items(path, value))
     else:
-        return None if type(value) in _LEAVES else path
+        return None if kind in _LEAVES else path
     return next(filter(None, (_not_json(part, step) for step, part in steps)), None)

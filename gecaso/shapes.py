@@ -12,10 +12,10 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping
-from enum import Enum, Flag
+from enum import Enum
 from functools import cached_property
 from types import MemberDescriptorType
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["Shape", "shape_of"]
 
@@ -26,8 +26,8 @@ class Shape:
     ``name`` is ``"module:qualname"``; ``check`` changes when the fields of the class do.
     """
 
-    def __init__(self, cls: type, fields: Iterable[str] = ()) -> None:
-        self.cls = cls
+    def __init__(self, cls: type[Any], fields: Iterable[str] = ()) -> None:
+        self.cls: Any = cls
         self.name = f"{cls.__module__}:{cls.__qualname__}"
         self.fields = tuple(fields)
         self.check = zlib.crc32("\0".join(self.fields).encode())
@@ -52,9 +52,8 @@ class Shape:
 class EnumShape(Shape):
     """Members by name; combinations of flags by value."""
 
-    def take(self, value: Enum) -> list[Any]:
-        members: Mapping[str, Enum] = type(value).__members__
-        if members.get(value.name) is value:
+    def take(self, value: Any) -> list[Any]:
+        if self.cls.__members__.get(value.name) is value:
             return [value.name]
         return [self._bits(value.value)]
 
@@ -64,7 +63,8 @@ class EnumShape(Shape):
 
     def _bits(self, value: Any) -> int:
         # Every new combination is kept by its class for ever: only those of its own bits are made.
-        if not issubclass(self.cls, Flag) or value & ~self.cls._flag_mask_:
+        mask: int | None = getattr(self.cls, "_flag_mask_", None)  # flags have one, other enums not
+        if mask is None or value & ~mask:
             raise AttributeError(f"{value!r} is no member of {self.name}")
         return int(value)
 
@@ -81,7 +81,7 @@ class NamedTupleShape(Shape):
     def build(self, parts: list[Any]) -> Any:
         if len(parts) != len(self.fields):
             raise ValueError("not the fields of this tuple")
-        return tuple.__new__(self.cls, parts)
+        return cast("Any", tuple).__new__(self.cls, parts)
 
 
 class AttributeShape(Shape):
@@ -90,7 +90,7 @@ class AttributeShape(Shape):
     The parts are the names of fields that are not set, other attributes, and the values.
     """
 
-    def __init__(self, cls: type, fields: Iterable[str]) -> None:
+    def __init__(self, cls: type[Any], fields: Iterable[str]) -> None:
         super().__init__(cls, fields)
         self._slots = _slots(cls)
         # attrs keeps a hash there, which is another one in another process.
@@ -101,10 +101,10 @@ class AttributeShape(Shape):
         self._ignored = {*self._names, *_derived(cls)}
 
     def take(self, value: Any) -> list[Any]:
-        state = vars(value) if self._has_dict else _NOTHING
+        state: Mapping[str, Any] = value.__dict__ if self._has_dict else _NOTHING
         more = _rest(state, self._ignored) if len(state) > len(self._names) else None
         try:
-            values = [state[name] for name in self._names]
+            values: list[Any] = [state[name] for name in self._names]
             values += [slot.__get__(value) for slot in self._slots.values()]
         except (KeyError, AttributeError):
             return self._take_unfinished(value, state, more)
@@ -130,14 +130,15 @@ class AttributeShape(Shape):
         if self._hash:
             self._hash.__set__(made, None)
         if state or more:
-            vars(made).update(state, **(more or {}))
+            made.__dict__.update(state, **(more or {}))
         return made
 
     def labels(self, value: Any) -> Iterator[tuple[str, Any]]:
-        _, more, *values = self.take(value)
-        for name, part in zip(self._all_names, values, strict=True):
+        parts = self.take(value)
+        more: dict[str, Any] = parts[1] or {}
+        for name, part in zip(self._all_names, parts[2:], strict=True):
             yield f".{name}", part
-        for name, part in (more or {}).items():
+        for name, part in more.items():
             yield f".{name}", part
 
 
@@ -158,7 +159,7 @@ class StructShape(Shape):
             for name, part in state.items():
                 force_setattr(made, name, part)
         if more:
-            vars(made).update(more)
+            made.__dict__.update(more)
         return made
 
 
@@ -171,7 +172,7 @@ class ModelShape(Shape):
         self._derived = _derived(cls)
 
     def take(self, value: Any) -> list[Any]:
-        state = _rest(vars(value), self._derived)
+        state = _rest(value.__dict__, self._derived)
         if not self._names.issuperset(state):
             raise AttributeError("a model with attributes that are not its fields")
         private = value.__pydantic_private__
@@ -195,7 +196,8 @@ class ModelShape(Shape):
 
     def labels(self, value: Any) -> Iterator[tuple[str, Any]]:
         state, _, extra, private = self.take(value)
-        for name, part in (*state.items(), *(extra or {}).items(), *(private or {}).items()):
+        whole: dict[str, Any] = {**state, **(extra or {}), **(private or {})}
+        for name, part in whole.items():
             yield f".{name}", part
 
 
@@ -203,20 +205,25 @@ def shape_of(cls: Any) -> Shape | None:
     """Return how instances of ``cls`` are taken apart, or None for a class of another kind."""
     if not isinstance(cls, type):
         return None
-    known: Any = cls
+    known: type[Any] = cls
+    return _shape_of(known)
+
+
+def _shape_of(cls: Any) -> Shape | None:
     if issubclass(cls, Enum):
         return EnumShape(cls)
     if hasattr(cls, "__struct_fields__"):
-        return StructShape(cls, known.__struct_fields__)
+        return StructShape(cls, cls.__struct_fields__)
     if not all(base.__flags__ & _HEAP_TYPE for base in cls.__mro__ if base not in _SIMPLE):
         return None  # part of its state would be where only the constructor of a base reaches it
-    if issubclass(cls, tuple):
-        fields = getattr(cls, "_fields", None)
-        return NamedTupleShape(cls, fields) if fields is not None else None
-    if dataclasses.is_dataclass(cls):
+    if "_fields" in dir(cls) and tuple in cls.__mro__:
+        return NamedTupleShape(cls, cls._fields)
+    if tuple in cls.__mro__:
+        return None
+    if "__dataclass_fields__" in dir(cls):
         return AttributeShape(cls, [field.name for field in dataclasses.fields(cls)])
     if "__attrs_attrs__" in dir(cls):
-        return AttributeShape(cls, [field.name for field in known.__attrs_attrs__])
+        return AttributeShape(cls, [field.name for field in cls.__attrs_attrs__])
     if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_fields"):
         return ModelShape(cls)
     return None
@@ -229,14 +236,14 @@ _ATTRS_HASH = "_attrs_cached_hash"
 _UNDEFINED = "PydanticUndefinedType"
 
 
-def _slots(cls: type) -> dict[str, MemberDescriptorType]:
+def _slots(cls: type[Any]) -> dict[str, MemberDescriptorType]:
     found: dict[str, MemberDescriptorType] = {}
     for base in reversed(cls.__mro__):
         found |= {k: v for k, v in vars(base).items() if isinstance(v, MemberDescriptorType)}
     return found
 
 
-def _derived(cls: type) -> set[str]:
+def _derived(cls: type[Any]) -> set[str]:
     """Return the names of attributes that are computed from the others when asked for."""
     pairs = (pair for base in cls.__mro__ for pair in vars(base).items())
     return {name for name, attribute in pairs if isinstance(attribute, cached_property)}

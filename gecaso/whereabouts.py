@@ -23,7 +23,7 @@ _SHORT = 60  # characters of a key that a path shows
 
 
 def first_unknown(
-    value: object, forms: Mapping[type, Form], shapes: Mapping[type, Shape]
+    value: Any, forms: Mapping[type[Any], Form], shapes: Mapping[type[Any], Shape]
 ) -> tuple[str, str]:
     """Return the path to the part of ``value`` that cannot be packed, and what is wrong with it.
 
@@ -32,7 +32,7 @@ def first_unknown(
     ('value["a"][1]', 'is an object')
     """
     todo: list[Step] = [("value", value)]
-    seen: dict[int, object] = {}  # the objects too, so that no number is used twice
+    seen: dict[int, Any] = {}  # the objects too, so that no number is used twice
     while todo:
         path, part = todo.pop()
         if type(part) in _PLAIN or id(part) in seen:
@@ -43,16 +43,17 @@ def first_unknown(
         except Exception as error:  # noqa: BLE001 # whatever a type raises is the reason
             return path, f"is a {type(part).__name__} that cannot be packed: {error}"
         if inside is None:
-            return path, f"is {_named(type(part))}{_UNKNOWN}"
+            return path, f"is {_named(part.__class__)}{_UNKNOWN}"
         todo.extend(reversed(inside))
     return "value", "contains itself, or is nested too deeply"
 
 
 def _inside(
-    path: str, part: Any, forms: Mapping[type, Form], shapes: Mapping[type, Shape]
+    path: str, part: Any, forms: Mapping[type[Any], Form], shapes: Mapping[type[Any], Shape]
 ) -> list[Step] | None:
     """Return the parts of ``part``, each with its path; None if the type of ``part`` is unknown."""
-    kind = type(part)
+    whole: object = part
+    kind = type(whole)
     if kind is dict or kind is OrderedDict:
         return [*_listed(path, part), *items(path, part)]
     if kind is list or kind is tuple or kind is deque:
@@ -91,7 +92,7 @@ def _keep(parts: list[Any], found: list[Any]) -> bytes:
     return b""
 
 
-def _named(kind: type) -> str:
+def _named(kind: type[Any]) -> str:
     article = "an" if kind.__name__[:1].lower() in "aeiou" else "a"
     module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return f"{article} {module}{kind.__qualname__}"
