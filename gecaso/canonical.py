@@ -126,8 +126,12 @@ def _encode(value: object, depth: int) -> bytes:
     return encoder(value, depth)
 
 
-def _parts(values: Iterable[Any], depth: int, step: str = "[{}]") -> list[bytes]:
-    """Encode and frame the parts of a value; ``step`` leads to one of them, in an error."""
+def _index(number: int) -> str:
+    return f"[{number}]"
+
+
+def _parts(values: Iterable[Any], depth: int, step: Callable[[int], str] = _index) -> list[bytes]:
+    """Encode and frame the parts of a value; ``step`` says, in an error, how one gets to a part."""
     if depth >= MAX_DEPTH:
         raise _Refused(f"it is nested more than {MAX_DEPTH} levels deep, or contains itself")
     parts: list[bytes] = []
@@ -136,13 +140,13 @@ def _parts(values: Iterable[Any], depth: int, step: str = "[{}]") -> list[bytes]
             part = _encode(value, depth + 1)
             parts.append(b"%x:%b" % (len(part), part))
     except _Refused as refused:
-        refused.path.append(step.format(len(parts)))
+        refused.path.append(step(len(parts)))
         raise
     return parts
 
 
 def _part(value: Any, depth: int, step: str) -> bytes:
-    return _parts((value,), depth, step.replace("{", "{{").replace("}", "}}"))[0]
+    return _parts((value,), depth, lambda _: step)[0]
 
 
 # --- builtins -------------------------------------------------------------------------------------
@@ -170,21 +174,23 @@ def _sequence(tag: bytes, kind: Any) -> Encoder:
 
 
 def _unordered(tag: bytes, kind: Any) -> Encoder:
-    return lambda value, depth: tag + b"".join(sorted(_parts(kind.__iter__(value), depth, "{{…}}")))
+    return lambda value, depth: (
+        tag + b"".join(sorted(_parts(kind.__iter__(value), depth, lambda _: "{…}")))
+    )
 
 
 def _dict(value: dict[Any, Any], depth: int) -> bytes:
     items = list(dict[Any, Any].items(value))
-    keys = _parts([key for key, _ in items], depth, ".keys()")
-    values = [_part(item, depth, f"[{_shown(key)}]") for key, item in items]
+    keys = _parts([key for key, _ in items], depth, lambda _: ".keys()")
+    values = _parts([item for _, item in items], depth, lambda i: f"[{_shown(items[i][0])}]")
     return b"d" + b"".join(sorted(map(bytes.__add__, keys, values)))
 
 
 def _shown(key: object) -> str:
-    """Show a key of a dict in an error; the ``repr`` of an unknown object may be long or wrong."""
+    """Show a key of a dict in an error; that of any object may be long, or not even have a repr."""
     if type(key) is str:
-        return '"' + key[:40] + '"'
-    return repr(key) if type(key) is int else f"<{type(key).__name__}>"
+        return f'"{key[:40]}"'
+    return str(key) if type(key) is int and key.bit_length() < 64 else "…"
 
 
 _builtins: Final[dict[type, Encoder]] = {
@@ -209,7 +215,7 @@ _builtins: Final[dict[type, Encoder]] = {
 def _library_type(name: str, parts: Callable[[Any], Iterable[Any]]) -> Encoder:
     """Encode by a name that is ours to keep, whatever module has the type in which version."""
     tag = b"n" + frame(name.encode())
-    return lambda value, depth: tag + b"".join(_parts(parts(value), depth, ""))
+    return lambda value, depth: tag + b"".join(_parts(parts(value), depth, lambda _: ""))
 
 
 def _zone(zone: dt.tzinfo | None) -> tuple[object, ...]:
