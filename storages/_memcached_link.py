@@ -22,7 +22,6 @@ from gecaso.errors import (
     StorageTimeout,
     ValueTooLarge,
 )
-from gecaso.loops import close_descriptor
 
 from ._memcached_records import ServerClock
 from ._memcached_wire import Connections
@@ -136,7 +135,7 @@ class Link:
         client: Connections | None = None
         with _errors_of_ours(self._server, limit):
             try:
-                async with asyncio.timeout(limit):
+                with _Deadline(limit):
                     client = await self._connected()
                     return await work(client)
             except (PackError, aiomcache.ValidationException):
@@ -166,7 +165,7 @@ class Link:
             self._lose(self._client, ConnectionResetError("the server closed the connection"))
         client = Connections(*self._server.address, self._size)
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            with _Deadline(self._connect_timeout):
                 await client.pool.open()
                 await self._server.meet(client)
         except BaseException as error:
@@ -194,15 +193,61 @@ class Link:
 
     def abandon(self) -> None:
         """Close the sockets of a loop that is closed, or of the parent of a forked process."""
-        connections = [] if self._client is None else self._client.pool.connections
-        for connection in connections:
-            transport = connection.writer.transport
-            if self._loop.is_closed():
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # it marks itself closed, then tells its loop
-                    transport.abort()
-            close_descriptor(transport)
+        client, self._client = self._client, None
+        if client is not None:
+            client.pool.abandon(loop_is_closed=self._loop.is_closed())
+
+    def __del__(self) -> None:
+        # The storage was dropped without aclose(), perhaps in another thread.
+        client = self._client
+        if client is None or self._loop.is_closed():
+            self.abandon()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has just closed
+            error = ConnectionAbortedError("the storage is gone")
+            self._loop.call_soon_threadsafe(client.pool.lose, error)
+
+
+class _Deadline:
+    """Cancels its block when time is up, as `asyncio.timeout` does, and raises `TimeoutError`.
+
+    But a loop that was blocked looks at the clock before it looks at the replies that have come in
+    meanwhile: time during which the loop did not run is not the server's.
+    """
+
+    __slots__ = ("_due", "_handle", "_is_over", "_seconds", "_task")
+
+    LATENESS = 0.05  # seconds
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._set()
+
+    def _set(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self._seconds
+        self._handle = loop.call_at(self._due, self._ring)
+
+    def _ring(self) -> None:
+        assert self._task is not None
+        if self._task.get_loop().time() - self._due > self.LATENESS:
+            self._set()
+            return
+        self._is_over = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        self._handle.cancel()
+        if self._is_over and self._task is not None:
+            self._task.uncancel()
+            if isinstance(error, asyncio.CancelledError):
+                raise TimeoutError from error
 
 
 async def each(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -10,24 +10,32 @@ that does not run to its end fails.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import aiomcache
 from aiomcache.client import acquire
 from aiomcache.pool import Connection, MemcachePool
 
+from gecaso.loops import close_descriptor
+
 __all__ = ["Connections", "Found"]
 
 CHUNK: Final = 500  # commands written before their replies are read
 READ_SIZE: Final = 1 << 17
+LARGEST_VALUE: Final = 1 << 30  # bytes; memcached takes no -I above that
 LONGEST_LINE: Final = 512  # bytes; a name has 250 at most
 
 Found = tuple[bytes, int]
 """What the server holds under a name, and the number to replace it by."""
+
+
+_open_pools: set[_Pool] = set()
+"""Keeps streams from being collected while they are open, which warns: a link ends its pool."""
 
 
 class _Pool(MemcachePool):
@@ -45,6 +53,7 @@ class _Pool(MemcachePool):
         self.lost: BaseException | None = None
 
     async def open(self) -> None:
+        _open_pools.add(self)
         for _ in range(self._maxsize):
             reader, writer = await asyncio.open_connection(self._host, self._port)
             connection = Connection(reader, writer)
@@ -80,13 +89,33 @@ class _Pool(MemcachePool):
     def lose(self, error: BaseException) -> None:
         """Close every connection at once; who uses or waits for one gets an error."""
         self.lost = self.lost or error
+        _open_pools.discard(self)
         for connection in self.connections:
             connection.writer.transport.abort()
         while self._waiters:
             self._wake_next()
 
+    def abandon(self, *, loop_is_closed: bool) -> None:
+        """Close every socket without its loop, which is closed, or is that of the parent."""
+        _open_pools.discard(self)
+        for _, writer in self.connections:
+            if loop_is_closed:
+                _close_without_loop(writer.transport)
+            close_descriptor(writer.transport)
+
     async def clear(self) -> None:
         self.lose(ConnectionAbortedError("the connections were closed"))
+
+
+def _close_without_loop(transport: asyncio.WriteTransport) -> None:
+    # It notes that it is closed, and then cannot tell its loop, so the rest is left to us. A
+    # transport of uvloop has no such method, and needs none.
+    with contextlib.suppress(RuntimeError):
+        transport.abort()
+    finish: Callable[[None], None] | None = getattr(transport, "_call_connection_lost", None)
+    if finish is not None:
+        with contextlib.suppress(RuntimeError):
+            finish(None)
 
 
 def _is_broken(connection: Connection) -> bool:
@@ -180,6 +209,8 @@ async def read_values(reader: StreamReader) -> dict[bytes, Found]:
         name, flags, size, cas = head.groups()
         start = head.end()
         end = start + int(size)
+        if end - start > LARGEST_VALUE:
+            raise aiomcache.ClientException("gets failed", head[0])
         if len(data) < end + 2:
             lacking = await reader.readexactly(end + 2 - len(data))
             data, start, end = data[start:] + lacking, 0, end - start
