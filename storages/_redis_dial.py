@@ -135,6 +135,6 @@ def _pool_of_url(url: str) -> redis.asyncio.ConnectionPool:
             + (f"this one starts with {scheme}://" if scheme else "this one has no scheme")
         )
     try:
-        return redis.asyncio.ConnectionPool.from_url(url)
+        return redis.asyncio.ConnectionPool.from_url(url)  # pyright: ignore[reportUnknownMemberType] - redis-py does not say what it takes
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"this {scheme}:// URL cannot be read: {error}") from error

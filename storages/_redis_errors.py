@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import redis.exceptions
 
@@ -58,7 +58,7 @@ def refusal(message: str) -> StorageError:
 
 
 @contextlib.contextmanager
-def mapped(where: str) -> Iterator[None]:
+def mapped(where: str) -> Generator[None]:
     """Turn whatever connecting to ``where`` raises into a `StorageError`."""
     try:
         yield

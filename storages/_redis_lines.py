@@ -20,7 +20,7 @@ from ._redis_wire import Line, Outcome, Wire, packed
 
 __all__ = ["Lines"]
 
-Unpack = Callable[[bytes, bytes], "Entry | None"]  # (name, data) -> the entry
+Unpack = Callable[[bytes, bytes, float], "Entry | None"]  # (name, data, now) -> the entry
 
 
 class Lines:
@@ -92,14 +92,17 @@ class Lines:
         self.line.ask(packed((b"MGET", *calls)), 1, partial(self._looked_up, calls))
 
     def _looked_up(self, calls: Calls[bytes, Entry | None], outcome: Outcome) -> None:
-        error = outcome if isinstance(outcome, StorageError) else outcome[0]
-        if isinstance(error, StorageError):
-            fail(calls, error)
+        reply = outcome if isinstance(outcome, StorageError) else outcome[0]
+        if isinstance(reply, StorageError):
+            fail(calls, reply)
             return
-        unpack = self._unpack
-        for (name, futures), data in zip(calls.items(), error, strict=True):
+        unpack, now = self._unpack, self._server.now()
+        for (name, futures), data in zip(calls.items(), reply, strict=True):
             try:
-                settle(futures, None if data is None else unpack(name, data))
+                entry = None if data is None else unpack(name, data, now)
+                for future in futures:
+                    if not future.done():
+                        future.set_result(entry)
             except Exception as fault:  # noqa: BLE001 - it is raised in those who wait
                 fail({name: futures}, fault)
 

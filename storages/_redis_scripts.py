@@ -22,6 +22,7 @@ __all__ = [
     "lease_of",
     "milliseconds",
     "prefix_of",
+    "quoted",
     "release",
     "renew",
     "store",
@@ -43,7 +44,19 @@ SWAP = (
 )
 DISCARD = b"redis.call('UNLINK', KEYS[1]) " + _END
 
+# What `wire_text` leaves as it is: looking for anything else this way takes a fifth of its time.
+_HARMLESS = bytes(byte for byte in range(0x20, 0x100) if byte not in b"{}%\x7f")
+
 LONGEST = 10**15  # milliseconds; Redis counts in 64 bits from 1970
+
+
+def quoted(text: str) -> bytes:
+    """Return the text of a key for the wire: ``wire_text(text)`` in UTF-8."""
+    try:
+        plain = text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return wire_text(text).encode()
+    return wire_text(text).encode() if plain.translate(None, _HARMLESS) else plain
 
 
 def prefix_of(namespace: str) -> bytes:

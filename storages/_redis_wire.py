@@ -33,13 +33,16 @@ Command = tuple[bytes | int, ...]
 Reply = Any
 Outcome = list[Reply] | StorageError
 
+# hiredis' own stub says a tuple of one, and nothing of the result.
+_pack_command: Callable[[Command], bytes] = getattr(hiredis, "pack_command")  # noqa: B009
+
 NOTHING_YET: Final = object()
 GRACE = 0.005  # seconds to read, after a busy loop, what has arrived in time
 
 
 def packed(*commands: Command) -> bytes:
     """Return the bytes of commands on the wire."""
-    return b"".join([hiredis.pack_command(command) for command in commands])
+    return b"".join([_pack_command(command) for command in commands])
 
 
 def checked(replies: list[Reply]) -> list[Reply]:

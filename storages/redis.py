@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, UnpackError, Unsupported
 from gecaso.events import Corrupt, active, emit
-from gecaso.keys import Key, wire_text
+from gecaso.keys import Key
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.signing import Secret
@@ -85,30 +85,37 @@ class RedisStorage(EntryStorage):
         return Lines(self._dial, self._server, self._unpack)
 
     def now(self) -> float:
+        """Return the time of the server in seconds since 1970."""
         return self._server.now()
 
     # --- reading --------------------------------------------------------------------------------
 
     def _name(self, key: Key) -> bytes:
-        return b"%b%b}" % (self._prefix, wire_text(key).encode())
+        return self._prefix + scripts.quoted(str(key)) + b"}"
 
-    def _unpack(self, name: bytes, data: bytes) -> Entry | None:
+    def _unpack(self, name: bytes, data: bytes, now: float) -> Entry | None:
         try:
             entry = self.packer.unpack_entry(data, key=name)
         except UnpackError as error:
-            self.corrupt += 1
-            if active():
-                emit(Corrupt(storage=self, key=name.decode(), reason=str(error)))
+            self._found_corrupt(name, error)
             return None
-        if entry.fresh_until == entry.dead_after and entry.kind == "value":
+        until = entry.fresh_until
+        if until < now + JUST_FRESH and until == entry.dead_after:
             # The server would have expired it: being there is being fresh, whatever clocks say.
-            soon = self.now() + JUST_FRESH
-            if entry.fresh_until < soon:
-                entry.fresh_until = entry.dead_after = soon
+            entry.fresh_until = entry.dead_after = now + JUST_FRESH
         return entry
 
-    def _entry_in(self, name: bytes, data: bytes | None) -> Entry | None:
-        return None if data is None else self._unpack(name, data)
+    def _found_corrupt(self, name: bytes, error: UnpackError) -> None:
+        self.corrupt += 1
+        if active():
+            emit(Corrupt(storage=self, key=name.decode(), reason=str(error)))
+
+    def _entries(
+        self, names: Iterable[bytes], values: Iterable[bytes | None]
+    ) -> Iterator[Entry | None]:
+        now = self.now()
+        for name, data in zip(names, values, strict=True):
+            yield None if data is None else self._unpack(name, data, now)
 
     def lookup(self, key: Key) -> Awaitable[Entry | None]:
         """Return a future of the entry, or of None; lookups of one tick share one ``MGET``."""
@@ -117,12 +124,9 @@ class RedisStorage(EntryStorage):
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         keys = list(keys)
         names = [self._name(key) for key in keys]
-        found: dict[Key, Entry] = {}
-        for key, name, data in zip(keys, names, await self._read(names), strict=True):
-            entry = self._entry_in(name, data)
-            if entry is not None:
-                found[key] = entry
-        return found
+        entries = self._entries(names, await self._read(names))
+        pairs = zip(keys, entries, strict=True)
+        return {key: entry for key, entry in pairs if entry is not None}
 
     async def _read(self, names: list[bytes]) -> list[bytes | None]:
         replies = await self._call(*((b"MGET", *some) for some in _split(names)))
@@ -151,16 +155,17 @@ class RedisStorage(EntryStorage):
             line.tell(*(scripts.release(name, token) for name, token in wanted.values()))
             raise
         until = started + self._server.offset + seconds
+        names = [name for name, _ in wanted.values()]
+        entries = self._entries(names, [data for data, _ in replies[1::2]])
         result: dict[Key, Lease | Busy] = {}
-        pairs = zip(replies[::2], replies[1::2], strict=True)
-        for (key, (name, token)), (taken, (data, holder)) in zip(
-            wanted.items(), pairs, strict=True
+        for (key, (_, token)), taken, (_, holder), entry in zip(
+            wanted.items(), replies[::2], replies[1::2], entries, strict=True
         ):
-            entry = self._entry_in(name, data)
-            if taken is None:
-                result[key] = Busy(key, holder or b"", seconds, entry)
-            else:
-                result[key] = Lease(key, token, until, entry)
+            result[key] = (
+                Busy(key, holder or b"", seconds, entry)
+                if taken is None
+                else Lease(key, token, until, entry)
+            )
         return result
 
     async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
@@ -241,8 +246,10 @@ class RedisStorage(EntryStorage):
         for _ in range(ATTEMPTS):
             swaps: dict[Key, Command] = {}
             names = [self._name(key) for key in left]
-            for key, name, data in zip(left, names, await self._read(names), strict=True):
-                entry = replacement(key, self._entry_in(name, data))
+            values = await self._read(names)
+            entries = self._entries(names, values)
+            for key, name, data, there in zip(left, names, values, entries, strict=True):
+                entry = replacement(key, there)
                 if entry is None:
                     refused.add(key)
                 else:
