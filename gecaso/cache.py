@@ -188,7 +188,7 @@ class Cache:
 
         if to_class or is_in_class_body(plain):
             first = next(iter(inspect.signature(plain).parameters), None)
-            return Method(make, is_method=first == "self" and not to_class, to_class=to_class)
+            return Method(make, is_method=first == "self" or to_class, to_class=to_class)
         return as_function(make(False))
 
     async def aclose(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from inspect import Parameter, Signature
+from inspect import Signature
 from typing import Any, Literal
 
 from gecaso.canonical import typed
@@ -127,9 +127,11 @@ class Keying:
         if not self.is_method:
             return Key(self.owner, typed_key)
         instance = args[0]
-        if isinstance(instance, type) or hasattr(type(instance), "__cache_key__"):
+        if hasattr(type(instance), "__cache_key__"):
             return Key(self.instance_owner, self._with(typed(instance, "self"), typed_key))
-        if not local:
+        if local:
+            return Key(owner_of_instance(self.owner, instance), typed_key)
+        if not isinstance(instance, type):
             raise UnkeyableArgument(
                 f"{self.owner.label}: self has no __cache_key__, and a storage that other "
                 f"processes share cannot keep entries by an object's identity. Give "
@@ -137,7 +139,7 @@ class Keying:
                 'instance, or drop self with ignore=("self",).',
                 argument="self",
             )
-        return Key(owner_of_instance(self.owner, instance), typed_key)
+        return Key(self.instance_owner, self._with(typed(instance, "cls"), typed_key))
 
     def _with(self, element: Hashable, typed_key: Any) -> Hashable:
         if not self.keyed:
@@ -145,10 +147,3 @@ class Keying:
         return (element, typed_key) if len(self.keyed) == 1 else (element, *typed_key)
 
 
-def first_parameter(function: Callable[..., Any]) -> str | None:
-    """Return the name of the first parameter that takes a position, if there is one."""
-    for one in inspect.signature(function).parameters.values():
-        if one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
-            return one.name
-        break
-    return None

@@ -72,14 +72,21 @@ class Method:
         functools.update_wrapper(self, self._path, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if not (self._is_method or self._to_class) and _takes_position(self._path):
+        if _takes_position(self._path):
+            self._become_method()
+
+    def _become_method(self) -> None:
+        if not self._is_method:
             self._is_method = True
             self._path = as_function(self._make(True))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if self._to_class:
-            return Bound(self._path, owner)
-        return self._path if instance is None else Bound(self._path, instance)
+        bound_to = owner if self._to_class else instance
+        if bound_to is None:
+            return self._path
+        if not self._is_method:  # `classmethod` binds without telling the name
+            self._become_method()
+        return Bound(self._path, bound_to)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._path(*args, **kwargs)
