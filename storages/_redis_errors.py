@@ -36,6 +36,7 @@ ALIASES = {
     "ACL failure": "NOPERM",
     "No permissions": "NOPERM",
     "can't run this command": "NOPERM",
+    "can't publish to the channel": "NOPERM",
     "ASK": "MOVED",
     "CLUSTERDOWN": "MOVED",
     "Unknown Redis command": "unknown command",

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from gecaso import events
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, UnpackError, Unsupported
-from gecaso.events import Corrupt, active, emit
 from gecaso.keys import Key
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
@@ -107,8 +107,8 @@ class RedisStorage(EntryStorage):
 
     def _found_corrupt(self, name: bytes, error: UnpackError) -> None:
         self.corrupt += 1
-        if active():
-            emit(Corrupt(storage=self, key=name.decode(), reason=str(error)))
+        if events.hooks:
+            events.emit(events.Corrupt(storage=self, key=name.decode(), reason=str(error)))
 
     def _entries(
         self, names: Iterable[bytes], values: Iterable[bytes | None]
