@@ -140,16 +140,15 @@ class Link:
                     return await work(client)
             except (PackError, aiomcache.ValidationException):
                 raise  # nothing was sent
-            except asyncio.CancelledError as error:
-                self._lose(client, error)
-                if not self.is_closed:
-                    raise
-                raise ConnectionAbortedError("the storage was closed") from None
             except BaseException as error:
                 self._lose(client, error)
+                if self.is_closed and isinstance(error, Exception):
+                    raise StorageError("the storage was closed during the operation") from error
                 raise
 
     async def _connected(self) -> Connections:
+        if self.is_closed:
+            raise ConnectionAbortedError("the storage was closed")
         if self._client is not None and self._client.pool.is_usable():
             return self._client
         if self._opening is None or self._opening.done():
@@ -184,11 +183,10 @@ class Link:
         """Close the connections and end what runs over them."""
         self.is_closed = True
         self._lose(self._client, ConnectionAbortedError("the storage was closed"))
-        running = list(self._tasks)
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)  # without connections they do not last
         await asyncio.sleep(0)  # sockets are closed by callbacks
 
     def abandon(self) -> None:

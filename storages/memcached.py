@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from gecaso import events
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, UnpackError, Unsupported, ValueTooLarge
-from gecaso.events import Corrupt, active, emit
 from gecaso.keys import Key
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
@@ -327,8 +327,8 @@ class MemcachedStorage(EntryStorage):
         except UnpackError as error:
             if Mark.unpack(data) is None:
                 self.corrupt += 1
-                if active():
-                    emit(Corrupt(storage=self, key=name.decode(), reason=str(error)))
+                if events.hooks:
+                    events.emit(events.Corrupt(storage=self, key=name.decode(), reason=str(error)))
             return None
 
 
