@@ -9,7 +9,8 @@ from gecaso.errors import StorageError, StorageTimeout
 
 from ._batch import copy_of, settle
 from ._redis_dial import Dial
-from ._redis_wire import Reply, Wire, packed
+from ._redis_replies import Reply
+from ._redis_wire import Wire, packed
 
 __all__ = ["Ears"]
 

@@ -15,6 +15,7 @@ from gecaso.errors import StorageError
 from ._batch import Batch, Calls, fail, settle
 from ._redis_dial import Dial
 from ._redis_ears import Ears
+from ._redis_replies import is_row
 from ._redis_server import Server
 from ._redis_wire import Line, Outcome, Wire, packed
 
@@ -96,6 +97,8 @@ class Lines:
         if isinstance(reply, StorageError):
             fail(calls, reply)
             return
+        if not is_row(reply) or len(reply) != len(calls):
+            raise TypeError
         unpack, now = self._unpack, self._server.now()
         for (name, futures), data in zip(calls.items(), reply, strict=True):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from typing import cast
 
 from gecaso.errors import StorageError
 
@@ -38,9 +39,14 @@ class Server:
         self.measure_at = now + MEASURE_EVERY
         return now
 
-    def measured(self, sent: float, reply: list[bytes]) -> None:
-        """Take note of the reply: it was true half-way between asking and hearing."""
-        seconds, micros = reply
+    def measured(self, sent: float, reply: object) -> None:
+        """Take note of the reply: it was true half-way between asking and hearing.
+
+        Raises TypeError or ValueError for what is no reply to TIME.
+        """
+        if not isinstance(reply, list):
+            raise TypeError
+        seconds, micros = cast("list[bytes]", reply)
         self.offset = int(seconds) + int(micros) / 1e6 - (sent + time.monotonic()) / 2
         self.known = True
 

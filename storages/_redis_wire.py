@@ -24,13 +24,18 @@ from gecaso.loops import close_descriptor
 from ._batch import copy_of
 from ._redis_dial import Dial
 from ._redis_errors import Elsewhere, refusal
+from ._redis_replies import Reply, strange
 from ._redis_server import Server
 
-__all__ = ["Command", "Line", "Outcome", "Reply", "Wire", "checked", "packed"]
+__all__ = [
+    "Command",
+    "Line",
+    "Outcome",
+    "Wire",
+    "packed",
+]
 
 Command = tuple[bytes | int, ...]
-# What hiredis makes of a reply in RESP2: bytes, int, None, a list of these, or an error.
-Reply = Any
 Outcome = list[Reply] | StorageError
 
 # hiredis' own stub says a tuple of one, and nothing of the result.
@@ -43,14 +48,6 @@ GRACE = 0.005  # seconds to read, after a busy loop, what has arrived in time
 def packed(*commands: Command) -> bytes:
     """Return the bytes of commands on the wire."""
     return b"".join([_pack_command(command) for command in commands])
-
-
-def checked(replies: list[Reply]) -> list[Reply]:
-    """Return the replies; raise the first error reply among them."""
-    for reply in replies:
-        if isinstance(reply, StorageError):
-            raise reply
-    return replies
 
 
 class Wire(asyncio.Protocol):
@@ -146,6 +143,9 @@ class Wire(asyncio.Protocol):
 
     def abandon(self) -> None:
         """Close the descriptor and nothing else: the loop is closed, or it is the parent's."""
+        self.broken = self.broken or StorageError("the event loop of this connection is closed")
+        if self._transport is not None and self.loop.is_closed():
+            _close_without_loop(self._transport)
         close_descriptor(self._transport)
 
     def let_go(self) -> None:
@@ -155,6 +155,18 @@ class Wire(asyncio.Protocol):
             return
         with contextlib.suppress(RuntimeError):  # the loop has just closed
             self.loop.call_soon_threadsafe(self.break_off, StorageError("the storage is gone"))
+
+
+def _close_without_loop(transport: asyncio.BaseTransport) -> None:
+    """Have a transport note that it is closed, so that it does not warn when it is collected."""
+    tls: Any = getattr(transport, "_ssl_protocol", None)
+    inner: Any = transport if tls is None else getattr(tls, "_transport", None)
+    if getattr(inner, "_sock", None) is None:
+        return  # it is closed already, or one of uvloop, which closes them itself
+    with contextlib.suppress(RuntimeError):  # it cannot tell its loop
+        inner.abort()
+    with contextlib.suppress(RuntimeError):
+        inner._call_connection_lost(None)
 
 
 class _Ask:
@@ -268,7 +280,12 @@ class Line(Wire):
         ask.replies.append(reply)
         if len(ask.replies) == ask.wanted:
             self._asks.popleft()
-            ask.done(ask.replies)
+            try:
+                ask.done(ask.replies)
+            except (TypeError, ValueError):  # it has another shape than any reply to that
+                error = strange(reply)
+                ask.done(error)
+                self.break_off(error)
         if isinstance(reply, Elsewhere):
             self.break_off(reply)
 

@@ -21,8 +21,18 @@ from gecaso.storage import EntryStorage
 from . import _redis_scripts as scripts
 from ._redis_dial import dial_of
 from ._redis_lines import Lines
+from ._redis_replies import (
+    Reply,
+    checked,
+    is_number,
+    is_page,
+    is_pong,
+    is_row,
+    is_taking,
+    strange,
+)
 from ._redis_server import Server
-from ._redis_wire import Command, Reply, checked
+from ._redis_wire import Command
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -129,15 +139,24 @@ class RedisStorage(EntryStorage):
         return {key: entry for key, entry in pairs if entry is not None}
 
     async def _read(self, names: list[bytes]) -> list[bytes | None]:
-        replies = await self._call(*((b"MGET", *some) for some in _split(names)))
-        return [data for reply in replies for data in reply]
+        commands = [(b"MGET", *some) for some in _split(names)]
+        rows = await self._call(commands, is_row)
+        values = [data for row in rows for data in row]
+        if len(values) != len(names):
+            raise strange(rows)
+        return values
 
-    async def _call(self, *commands: Command) -> list[Reply]:
+    async def _call(
+        self, commands: Iterable[Command], shape: Callable[[Reply], bool] = is_number
+    ) -> list[Reply]:
         """Return the replies; raise the first error among them."""
-        return checked(await self._lines.get().line.call(*commands)) if commands else []
+        commands = list(commands)
+        if not commands:
+            return []
+        return checked(await self._lines.get().line.call(*commands), shape)
 
     async def ping(self) -> None:
-        await self._call((b"PING",))
+        await self._call([(b"PING",)], is_pong)
 
     # --- leases ---------------------------------------------------------------------------------
 
@@ -149,7 +168,7 @@ class RedisStorage(EntryStorage):
         taking = [scripts.take(name, token, seconds) for name, token in wanted.values()]
         started = time.monotonic()
         try:
-            replies = checked(await line.call(*chain.from_iterable(taking)))
+            replies = checked(await line.call(*chain.from_iterable(taking)), is_taking)
         except (asyncio.CancelledError, StorageError):
             # Nobody will use what may have been taken. What is said now arrives after the taking.
             line.tell(*(scripts.release(name, token) for name, token in wanted.values()))
@@ -172,7 +191,7 @@ class RedisStorage(EntryStorage):
         leases = list(leases)
         started = time.monotonic()
         commands = [scripts.renew(self._name(each.key), each.token, seconds) for each in leases]
-        replies = await self._call(*commands)
+        replies = await self._call(commands)
         renewed = [lease for lease, ours in zip(leases, replies, strict=True) if ours]
         for lease in renewed:
             lease.until = started + self._server.offset + seconds
@@ -185,11 +204,11 @@ class RedisStorage(EntryStorage):
             name = self._name(lease.key)
             data = self.packer.pack_entry(entry, key=name)
             commands.append(scripts.commit(name, lease.token, data, entry, now))
-        replies = await self._call(*commands)
+        replies = await self._call(commands)
         return {lease.key for lease, done in zip(entries, replies, strict=True) if done}
 
     async def release(self, leases: Iterable[Lease]) -> None:
-        await self._call(*(scripts.release(self._name(each.key), each.token) for each in leases))
+        await self._call(scripts.release(self._name(each.key), each.token) for each in leases)
 
     async def wait(self, busy: Busy, timeout: float) -> None:
         lease = scripts.lease_of(self._name(busy.key))
@@ -209,7 +228,7 @@ class RedisStorage(EntryStorage):
             name = self._name(key)
             data = self.packer.pack_entry(entry, key=name)
             commands.append(scripts.store(name, data, entry, now))
-        await self._call(*commands)
+        await self._call(commands)
         return set(entries)
 
     async def _in_server_time(self, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
@@ -255,7 +274,7 @@ class RedisStorage(EntryStorage):
                 else:
                     new = self.packer.pack_entry(entry, key=name)
                     swaps[key] = scripts.swap(name, data, new, entry, self.now())
-            replies = await self._call(*swaps.values())
+            replies = await self._call(swaps.values())
             done |= {key for key, swapped in zip(swaps, replies, strict=True) if swapped}
             left = [key for key in swaps if key not in done]
             if not left:
@@ -265,7 +284,7 @@ class RedisStorage(EntryStorage):
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         if keep_stale:
             _, keys = await self._replace(keys, self._expired)
-        await self._call(*(scripts.discard(self._name(key)) for key in keys))
+        await self._call(scripts.discard(self._name(key)) for key in keys)
 
     def _expired(self, key: Key, there: Entry | None) -> Entry | None:
         if there is None or there.fresh_until == there.dead_after:
@@ -276,7 +295,7 @@ class RedisStorage(EntryStorage):
 
     async def evict(self, keys: Iterable[Key]) -> None:
         names = [self._name(key) for key in keys]
-        await self._call(*((b"UNLINK", *some) for some in _split(names)))
+        await self._call((b"UNLINK", *some) for some in _split(names))
 
     async def clear(self) -> None:
         """Invalidate everything in the namespace. Raises `Unsupported` without a namespace."""
@@ -295,10 +314,10 @@ class RedisStorage(EntryStorage):
         cursor = b"0"
         while True:
             scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-            ((cursor, names),) = await self._call(scan)
+            ((cursor, names),) = await self._call([scan], is_page)
             values = {name.removesuffix(b":l") for name in names}
             ours = [name for name in values if name.endswith(b"}")]
-            await self._call(*map(scripts.discard, ours))
+            await self._call(map(scripts.discard, ours))
             if cursor == b"0":
                 return
 

@@ -6,10 +6,12 @@ import asyncio
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import redis as sync_redis
 import redis.asyncio
+from redis.asyncio.sentinel import SentinelManagedConnection
 
 from gecaso.errors import ConfigurationError, StorageError
 from gecaso.keys import as_key
@@ -56,6 +58,11 @@ async def test_a_password_works_and_is_not_shown() -> None:
                     await storage.ping()
 
 
+def client_of(connection_class: type[redis.asyncio.Connection]) -> redis.asyncio.Redis:
+    pool = redis.asyncio.ConnectionPool(connection_class=connection_class)
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
@@ -67,7 +74,7 @@ async def test_a_password_works_and_is_not_shown() -> None:
         (redis.asyncio.Redis(decode_responses=True), "without decode_responses"),
         (sync_redis.Redis(), "redis.asyncio.Redis"),
         (redis.asyncio.RedisCluster("localhost"), "Cluster"),
-        (redis.asyncio.Sentinel([("localhost", 1)]).master_for("m"), "Sentinel"),
+        (client_of(SentinelManagedConnection), "Sentinel"),
         (7, "not int"),
     ],
 )
@@ -78,8 +85,9 @@ def test_what_cannot_work_is_refused_with_advice(given: str, advice: str) -> Non
 
 @pytest.mark.parametrize("option", ["timeout", "connect_timeout"])
 def test_a_timeout_of_nothing_is_refused(option: str) -> None:
+    options: dict[str, Any] = {option: 0}
     with pytest.raises(ConfigurationError, match=option):
-        RedisStorage("redis://localhost", **{option: 0})
+        RedisStorage("redis://localhost", **options)
 
 
 async def test_an_unreachable_server_is_an_error_of_the_operation_and_fast() -> None:

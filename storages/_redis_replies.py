@@ -1,0 +1,62 @@
+"""Replies of Redis, and the shapes that they should have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from gecaso.errors import StorageError
+
+__all__ = [
+    "Reply",
+    "checked",
+    "is_number",
+    "is_page",
+    "is_pong",
+    "is_row",
+    "is_taking",
+    "strange",
+]
+
+# What hiredis makes of a reply in RESP2: bytes, int, None, a list of these, or an error.
+Reply = Any
+
+_ROW: Final = frozenset({bytes, type(None)})
+
+
+def strange(reply: Reply) -> StorageError:
+    return StorageError(f"Redis gave an answer that does not fit the question: {reply!r:.80}")
+
+
+def checked(replies: list[Reply], shape: Callable[[Reply], bool]) -> list[Reply]:
+    """Return the replies; raise the first error reply among them, or one of another ``shape``."""
+    for reply in replies:
+        if not shape(reply):
+            raise reply if isinstance(reply, StorageError) else strange(reply)
+    return replies
+
+
+def is_number(reply: Reply) -> bool:
+    return type(reply) is int
+
+
+def is_row(reply: Reply) -> bool:
+    """Whether it is a list of bytes and nils."""
+    return type(reply) is list and _ROW.issuperset(map(type, cast("list[object]", reply)))
+
+
+def is_pong(reply: Reply) -> bool:
+    return isinstance(reply, bytes) and reply == b"PONG"
+
+
+def is_taking(reply: Reply) -> bool:
+    """Whether it is one of the two replies to the taking of a lease."""
+    return reply is None or reply == b"OK" or (is_row(reply) and len(reply) == 2)
+
+
+def is_page(reply: Reply) -> bool:
+    """Whether it is a reply to SCAN."""
+    return type(reply) is list and [type(part) for part in cast("list[object]", reply)] == [
+        bytes,
+        list,
+    ]

@@ -1,0 +1,406 @@
+"""Redis in trouble, callers that leave, several loops, forks, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gecaso.entry import Busy, Lease
+from gecaso.errors import StorageError, StorageTimeout
+from gecaso.keys import as_key
+from gecaso.storages import RedisStorage
+from tests.servers import HOST, RedisServer
+
+KEY = as_key("a")
+
+
+async def within(seconds: float, attempt: Callable[[], Awaitable[object]]) -> None:
+    """Repeat ``attempt`` until it does not raise StorageError."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            await attempt()
+            return
+        except StorageError:
+            assert time.monotonic() < end, "the storage did not come back"
+            await asyncio.sleep(0.02)  # another process tells nobody when it listens again
+
+
+# --- cancellation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+@pytest.mark.fault
+async def test_ten_thousand_cancellations_cost_nobody_else_anything(redis_url: str) -> None:
+    """No wrong value, no operation that fails, and one connection all the time."""
+    random.seed(7)
+    keys = [as_key(number) for number in range(50)]
+
+    async def operate(storage: RedisStorage, number: int) -> None:
+        key = keys[number % 50]
+        entry = storage.new_entry((key.typed, number), 60)
+        match number % 5:
+            case 0:
+                await storage.store({key: entry})
+            case 1:
+                await storage.discard([key], keep_stale=number % 2 == 0)
+            case 2:
+                got = (await storage.lease([key], 0.05))[key]
+                if isinstance(got, Lease):
+                    await storage.commit({got: entry})
+                else:
+                    await storage.wait(got, 0.01)
+            case 3:
+                for asked, found in (await storage.fetch(keys[number % 40 :])).items():
+                    assert found.value[0] == asked.typed
+            case _:
+                seen = await storage.lookup(key)
+                assert seen is None or seen.value[0] == key.typed
+
+    async with RedisStorage(redis_url, timeout=5) as storage:
+        await storage.ping()
+        line = storage._lines.get().line  # pyright: ignore[reportPrivateUsage] - is it the same after?
+        cancelled = 0
+        while cancelled < 10_000:
+            tasks = [asyncio.create_task(operate(storage, cancelled + n)) for n in range(200)]
+            for _ in range(random.randrange(6)):
+                await asyncio.sleep(0)
+            for task in random.sample(tasks, 180):
+                if random.random() < 0.02:
+                    await asyncio.sleep(0)
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
+                    cancelled += 1
+        assert storage._lines.get().line is line  # pyright: ignore[reportPrivateUsage] - likewise
+        await storage.set_many({number: number for number in range(50)}, ttl=60)
+        found = await asyncio.gather(*(storage.get(number) for number in range(50)))
+        assert found == list(range(50))
+
+
+async def test_cancelling_one_lookup_leaves_the_others_of_the_key(redis_url: str) -> None:
+    async with RedisStorage(redis_url) as storage:
+        await storage.set("a", 1, ttl=60)
+        tasks = [asyncio.create_task(storage.get("a")) for _ in range(10)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes[1::2] == [1] * 5
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[::2])
+
+
+async def test_cancelling_the_first_caller_does_not_end_the_connecting(redis_url: str) -> None:
+    async with RedisStorage(redis_url) as storage:
+        first, second = (asyncio.create_task(storage.set(n, n)) for n in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert await storage.get(1) == 1
+
+
+# --- a server that hangs, goes and comes back -----------------------------------------------------
+
+
+@pytest.mark.fault
+async def test_a_server_that_hangs_is_a_timeout_and_comes_back(own_redis: RedisServer) -> None:
+    async with RedisStorage(own_redis.url, timeout=0.1, connect_timeout=0.2) as storage:
+        await storage.set("a", 1)
+        own_redis.pause()
+        for _ in range(3):
+            started = time.monotonic()
+            outcomes = await asyncio.gather(
+                storage.get("a"), storage.lease([KEY], 1), storage.ping(), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in outcomes] == [StorageTimeout] * 3
+            assert time.monotonic() - started < 0.3
+        own_redis.resume()
+        await within(2, lambda: storage.get("a"))
+        assert await storage.get("a") == 1
+
+
+@pytest.mark.fault
+async def test_a_killed_server_is_an_error_at_once_and_comes_back(own_redis: RedisServer) -> None:
+    async with RedisStorage(own_redis.url) as storage:
+        await storage.set("a", 1)
+        own_redis.kill()
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(StorageError):
+                await storage.get("a")
+            assert time.monotonic() - started < 0.1
+        own_redis.start()
+        await within(2, storage.ping)
+        await storage.set("a", 2)
+        assert await storage.get("a") == 2
+
+
+@pytest.mark.fault
+async def test_operations_under_way_fail_when_the_connection_is_lost(
+    own_redis: RedisServer,
+) -> None:
+    async with RedisStorage(own_redis.url, timeout=5) as storage:
+        await storage.ping()
+        own_redis.pause()
+        tasks = [asyncio.create_task(storage.set(n, n)) for n in range(10)]
+        tasks += [asyncio.create_task(storage.get(n)) for n in range(10)]
+        await asyncio.sleep(0.01)
+        own_redis.kill()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(outcome, StorageError)
+            assert not isinstance(outcome, StorageTimeout)
+
+
+@pytest.mark.fault
+async def test_a_busy_loop_is_not_mistaken_for_a_slow_server(redis_url: str) -> None:
+    async with RedisStorage(redis_url, timeout=0.05) as storage:
+        await storage.set("a", 1)
+        reading = asyncio.ensure_future(storage.lookup(KEY))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.15)  # noqa: ASYNC251 - blocks the loop: the reply is there, unread
+        found = await reading
+        assert found is not None
+        assert found.value == 1
+
+
+async def serve(answer: bytes) -> tuple[asyncio.Server, str]:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(talk, HOST, 0)
+    return server, f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"+OK\r\n" * 50,
+        b":1\r\n" * 50,
+        b"-ERR go away\r\n" * 50,
+        b"*-1\r\n" * 50,
+        b"*3\r\n" * 50,
+        b"$-9\r\n" * 50,
+        b"\x00\xff" * 500,
+        b"",
+    ],
+)
+async def test_what_is_not_redis_is_an_error_in_time(answer: bytes) -> None:
+    server, url = await serve(answer)
+    async with server, RedisStorage(url, timeout=0.1, connect_timeout=0.1) as storage:
+        for operation in (storage.get, storage.set):
+            arguments = ("a",) if operation == storage.get else ("a", 1)
+            with pytest.raises(StorageError):
+                await asyncio.wait_for(operation(*arguments), 2)
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [("6.0.16", "6.2 or newer"), ("5.0.1", "6.2 or newer")]
+)
+async def test_a_server_that_is_too_old_is_told(version: str, advice: str) -> None:
+    info = f"redis_version:{version}\r\n".encode()
+    time_, empty = b"*2\r\n$1\r\n1\r\n$1\r\n1\r\n", b"$0\r\n\r\n"
+    answer = time_ + b"$%d\r\n%b\r\n" % (len(info), info) + empty
+    hello = b"+OK\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(answer if b"TIME" in data else hello * data.count(b"SETINFO"))
+        writer.close()
+
+    server = await asyncio.start_server(talk, HOST, 0)
+    async with server, RedisStorage(f"redis://{HOST}:{server.sockets[0].getsockname()[1]}") as old:
+        with pytest.raises(StorageError, match=advice):
+            await old.set("a", 1)
+
+
+# --- loops, threads, forks ------------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+async def test_two_loops_in_two_threads_and_this_one(redis_url: str) -> None:
+    storage = RedisStorage(redis_url)
+    wrong: list[object] = []
+
+    async def work(name: str) -> None:
+        for number in range(200):
+            await storage.set((name, number % 7), (name, number), ttl=60)
+            if await storage.get((name, number % 7)) != (name, number):
+                wrong.append((name, number))
+
+    threads = [threading.Thread(target=asyncio.run, args=(work(name),)) for name in "xy"]
+    for thread in threads:
+        thread.start()
+    await work("z")
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert wrong == []
+    await storage.aclose()
+
+
+def test_one_loop_after_another_without_closing(redis_url: str) -> None:
+    storage = RedisStorage(redis_url)
+
+    async def use() -> None:
+        await storage.set("a", 1)
+        lease = await storage.lease([KEY], 10)
+        busy = (await storage.lease([KEY], 10))[KEY]
+        assert isinstance(busy, Busy)
+        await storage.wait(busy, 0.01)
+        await storage.release([got for got in lease.values() if isinstance(got, Lease)])
+        assert await storage.get("a") == 1
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        asyncio.run(use())
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert "0 connections" in repr(storage)
+
+
+def test_loops_closed_without_a_word_leave_no_descriptor(redis_url: str) -> None:
+    storage = RedisStorage(redis_url)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(storage.set("a", 1))
+            loop.close()
+            del loop
+        asyncio.run(storage.aclose())
+        gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_fork_shares_no_connection(redis_url: str) -> None:
+    """Parent and child go on at the same time over one storage, and read what is theirs."""
+    code = f"""
+import asyncio, os, sys
+from gecaso.storages import RedisStorage
+storage = RedisStorage({redis_url!r})
+
+async def work(name):
+    for number in range(300):
+        await storage.set((name, number % 5), (name, number), ttl=60)
+        assert await storage.get((name, number % 5)) == (name, number)
+
+async def main():
+    await work("before")
+    waiting = [asyncio.ensure_future(storage.get(("before", n))) for n in range(5)]
+    await asyncio.sleep(0)
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(work("child"))
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    await work("parent")
+    assert [value[0] for value in await asyncio.gather(*waiting)] == ["before"] * 5
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    await work("after")
+    await storage.aclose()
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+asyncio.run(main())
+"""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+# --- nothing is left behind -----------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+async def test_closing_leaves_no_task_and_no_descriptor(redis_url: str) -> None:
+    def connected() -> int:
+        return sum(
+            isinstance(each, socket.socket) and each.fileno() >= 0 for each in gc.get_objects()
+        )
+
+    before, tasks = connected(), asyncio.all_tasks()
+    storage = RedisStorage(redis_url)
+    for _ in range(3):
+        await storage.lease([KEY], 10)
+        busy = (await storage.lease([KEY], 10))[KEY]
+        assert isinstance(busy, Busy)
+        waiting = asyncio.create_task(storage.wait(busy, 30))
+        reading = asyncio.ensure_future(storage.lookup(KEY))
+        await asyncio.sleep(0.01)
+        await storage.aclose()
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(waiting, reading, return_exceptions=True), 1)
+        assert asyncio.all_tasks() == tasks
+        assert connected() == before
+        await storage.discard([KEY])
+
+
+async def test_closing_while_it_connects_leaves_no_task(redis_url: str) -> None:
+    tasks = asyncio.all_tasks()
+    for ticks in range(12):
+        storage = RedisStorage(redis_url)
+        writing = asyncio.create_task(storage.set("a", 1))
+        reading = asyncio.ensure_future(storage.lookup(KEY))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await storage.aclose()
+        await asyncio.sleep(0)
+        outcomes = await asyncio.wait_for(
+            asyncio.gather(writing, reading, return_exceptions=True), 1
+        )
+        await storage.aclose()
+        assert all(not isinstance(each, asyncio.CancelledError) for each in outcomes)
+        assert asyncio.all_tasks() == tasks
+
+
+async def test_a_storage_dropped_without_closing_takes_its_connection_along(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    storage = RedisStorage(f"{redis_url}?client_name=dropped")
+    await storage.set("a", 1)
+    gone = weakref.ref(storage)
+    del storage
+    gc.collect()
+    assert gone() is None
+    for _ in range(50):
+        clients = redis_server.command("CLIENT", "LIST")
+        assert isinstance(clients, bytes)
+        if b"name=dropped" not in clients:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the connection is still open")
+
+
+async def test_a_storage_is_usable_after_closing(redis_url: str) -> None:
+    storage = RedisStorage(redis_url)
+    for number in range(3):
+        await storage.set("a", number)
+        await storage.aclose()
+    assert await storage.get("a") == 2
+    await storage.aclose()
