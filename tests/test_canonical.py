@@ -154,6 +154,11 @@ def test_typed_forms_are_equal_exactly_when_encodings_are(one: Any, other: Any) 
         assert hash(typed(one)) == hash(typed(other))
 
 
+def test_no_two_different_values_share_a_typed_form() -> None:
+    forms = {typed(value) for value in DIFFERENT}
+    assert len(forms) == len(DIFFERENT)
+
+
 @pytest.mark.parametrize("value", DIFFERENT, ids=lambda value: type(value).__name__)
 def test_the_typed_form_alone_gives_the_encoding(value: Any) -> None:
     assert encode_typed(typed(value)) == encode(value)
@@ -355,10 +360,11 @@ def test_depth_is_bounded_whatever_is_nested() -> None:
         for _ in range(95):
             value = wrap(value)
         encode(value)
-        for _ in range(3000):
-            value = wrap(value)
-        with pytest.raises(UnkeyableArgument):
-            encode(value)
+        for depth in (10, 3000):
+            for _ in range(depth):
+                value = wrap(value)
+            with pytest.raises(UnkeyableArgument):
+                encode(value)
 
 
 def test_a_subclass_that_hides_part_of_its_value_is_found_out() -> None:
