@@ -49,7 +49,7 @@ class _Pool(MemcachePool):
         super().__init__(host, port, minsize=size, maxsize=size)
         self.connections: list[Connection] = []
         self._idle: deque[Connection] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self.lost: BaseException | None = None
 
     async def open(self) -> None:
@@ -64,27 +64,27 @@ class _Pool(MemcachePool):
         return self.lost is None and not any(_is_broken(each) for each in self.connections)
 
     async def acquire(self) -> Connection:
-        while self.lost is None and not self._idle:
-            waiter = asyncio.get_running_loop().create_future()
+        connection: Connection | None = None
+        if self._idle:
+            connection = self._idle.popleft()
+        elif self.lost is None:
+            waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            await waiter
-        if self.lost is not None:
+            connection = await waiter
+        if self.lost is not None or connection is None:
             raise ConnectionResetError("the connection was lost") from self.lost
-        connection = self._idle.popleft()
         if _is_broken(connection):
             raise ConnectionResetError("the server closed the connection")
         return connection
 
     def release(self, conn: Connection) -> None:
-        self._idle.append(conn)
-        self._wake_next()
-
-    def _wake_next(self) -> None:
+        # Handed over, not put back: who asks at this moment must not be faster than who waits.
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                break
+                waiter.set_result(conn)
+                return
+        self._idle.append(conn)
 
     def lose(self, error: BaseException) -> None:
         """Close every connection at once; who uses or waits for one gets an error."""
@@ -93,7 +93,9 @@ class _Pool(MemcachePool):
         for connection in self.connections:
             connection.writer.transport.abort()
         while self._waiters:
-            self._wake_next()
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
 
     def abandon(self, *, loop_is_closed: bool) -> None:
         """Close every socket without its loop, which is closed, or is that of the parent."""
