@@ -88,6 +88,10 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
 
 
 def _is_bare(thing: object) -> bool:
+    if isinstance(thing, type) and issubclass(thing, (BaseStorage, Cache)):
+        raise TypeError(f"{thing.__name__} is a class; write cached({thing.__name__}(), …)")
+    if isinstance(thing, (BaseStorage, Cache)):
+        return False
     return callable(thing) or isinstance(thing, (staticmethod, classmethod))
 
 

@@ -1,0 +1,82 @@
+"""What tests put in the place of time, storages and user functions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from gecaso import BaseStorage
+
+
+class FakeClock:
+    """Seconds that pass when told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class DictStorage(BaseStorage):
+    """Three methods over a dict, as a user writes them; counts and remembers its calls."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+        self.sets: list[tuple[Any, Any, dict[str, Any]]] = []
+        self.threads: set[threading.Thread] = set()
+
+    async def get(self, key: Any) -> Any:
+        self.threads.add(threading.current_thread())
+        return self.values[key]
+
+    async def set(self, key: Any, value: Any, *, ttl: float | None = None) -> None:
+        self.sets.append((key, value, {} if ttl is None else {"ttl": ttl}))
+        self.values[key] = value
+
+    async def remove(self, *keys: Any) -> None:
+        for key in keys:
+            self.values.pop(key, None)
+
+
+class Loads:
+    """Counts what a function loads: ``loads(x)`` notes ``x`` and returns it."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __call__(self, value: Any) -> Any:
+        self.seen.append(value)
+        return value
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+
+def in_thread(function: Callable[[], Any], *, timeout: float = 20.0) -> Any:
+    """Run a function in a thread of its own; return its result or raise its error."""
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    assert outcome, "the thread hangs"
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def portal_threads() -> list[threading.Thread]:
+    """Return the background threads of gecaso that run."""
+    return [thread for thread in threading.enumerate() if thread.name == "gecaso"]
