@@ -43,7 +43,7 @@ _DEEPEST_FORM = 64
 # … what is this many forms deep is measured before it is read …
 _MEASURED = 4
 # … and has at most so many containers of any kind inside each other.
-_DEEPEST = 128
+_DEEPEST = 256
 _NESTED = frozenset({OBJECT, *(form.tag for form in FORMS.values() if form.nested)})
 
 _NONE = type(None)

@@ -12,7 +12,7 @@ import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, NamedTuple
@@ -191,12 +191,12 @@ def _span(value: timedelta) -> tuple[int, ...]:
     return value.days, value.seconds, value.microseconds
 
 
+# The user's context might take text that is no number for NaN, without an error.
+_STRICT = Context(traps=[InvalidOperation])
+
+
 def _decimal(text: str) -> Decimal:
-    value = Decimal(text)
-    # Where the context does not trap it, text that is no number becomes NaN without an error.
-    if value.is_nan() and "nan" not in text.lower():
-        raise ValueError("not a number")
-    return value
+    return Decimal(text, _STRICT)
 
 
 def _deque(parts: list[Any]) -> deque[Any]:

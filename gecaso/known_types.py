@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ForwardRef, get_args
+from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
 from gecaso.shapes import shape_of
 
@@ -68,10 +68,17 @@ def types_in(annotation: object, *, names: Mapping[str, Any] | None = None) -> f
 
 
 def _parts(part: Any, scope: Mapping[str, Any]) -> Iterator[tuple[object, Mapping[str, Any]]]:
-    for inner in (*get_args(part), *_aliased(part)):
-        if isinstance(inner, (list, tuple)):  # the parameters of a Callable
-            continue
-        yield (type(inner) if shape_of(type(inner)) else inner), scope  # Literal[Colour.RED]
+    inside: list[object]
+    if get_origin(part) is Literal:
+        inside = [type(choice) for choice in get_args(part)]
+    elif get_origin(part) is Annotated:
+        inside = [part.__origin__]  # what it is annotated with is no part of the type
+    else:
+        inside = list(get_args(part))
+        inside += _aliased(part)
+    for inner in inside:
+        if not isinstance(inner, list):  # the parameters of a Callable
+            yield inner, scope
     if isinstance(part, type):
         yield from _fields(part)
 

@@ -1,17 +1,4 @@
-"""Values and what belongs to them, to bytes and back.
-
-A packed value is a head, fields, a payload and perhaps a signature::
-
-    magic c1 | version 01 | flags (2 bytes)
-    created, fresh_until, dead_after, cost (4 doubles), length of the entry's version   if ENTRY
-    the entry's version                                                                 if ENTRY
-    length (4 bytes) and msgpack of the fields, a dict                                  if FIELDS
-    the payload
-    16 bytes of keyed BLAKE2b over the key and all of the above                         if SIGNED
-
-Numbers are little-endian. ``c1`` starts no msgpack, JSON, pickle or text. Fields with names that a
-reader does not know are ignored; a version or a flag that it does not know makes the data a miss.
-"""
+"""Values and what belongs to them, to bytes and back."""
 
 from __future__ import annotations
 
@@ -22,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Literal
+from zlib import crc32
 
 from ormsgpack import unpackb
 
@@ -30,9 +18,25 @@ from gecaso.codec import READ_OPTION, Codec, unreadable
 from gecaso.entry import NOTHING, Entry, Kind
 from gecaso.errors import ConfigurationError, PackError, UnpackError, ValueTooLarge
 from gecaso.forms import FORMS
+from gecaso.framing import (
+    CUSTOM,
+    ENTRY,
+    FORMAT,
+    INTACT,
+    JSON,
+    METHOD,
+    MSGPACK,
+    PICKLE,
+    PLAIN_ENTRY,
+    WHOLE_ENTRY,
+    Frame,
+    entry_head,
+    framed,
+    unframed,
+)
 from gecaso.known_types import types_in
 from gecaso.serializers import ExactJSON, Serializer, chosen
-from gecaso.signing import SIGNATURE_SIZE, Secret, Signer
+from gecaso.signing import Secret, Signer
 
 __all__ = ["Packer", "Serializer", "current_packer", "pack", "unpack", "using"]
 
@@ -40,18 +44,6 @@ Buffer = bytes | bytearray | memoryview
 
 MAX_BYTES = 64 * 1024 * 1024
 COMPRESS_FROM = 1024  # bytes; below, there is little to gain
-
-MAGIC, VERSION = 0xC1, 1
-# Flags: three single bits, two for the method of compression, three for the payload's format.
-SIGNED, ENTRY, FIELDS, METHOD, FORMAT, ALL_FLAGS = 1, 2, 4, 3, 5, 0xFF
-MSGPACK, JSON, CUSTOM, PICKLE = range(4)
-
-_HEAD = struct.Struct("<BBH")
-_ENTRY = struct.Struct("<4dH")
-_LENGTH = struct.Struct("<I")
-# Head and entry at once, the head as one number: on the way of a hit one comparison says all.
-_WHOLE_ENTRY = struct.Struct("<I4dH")
-_PLAIN_ENTRY = MAGIC | VERSION << 8 | ENTRY << 16
 
 _NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict})
 _KINDS = ("value", "error", "uncacheable")
@@ -103,7 +95,7 @@ class Packer:
         self._codec = codec
         self._hook = codec.hook
         simple = self._signer is None and self._serializer is None
-        self._expected = _PLAIN_ENTRY if simple else -1
+        self._expected = PLAIN_ENTRY if simple else -1
 
     @property
     def types(self) -> frozenset[type]:
@@ -137,7 +129,7 @@ class Packer:
 
     def loads(self, data: Buffer, *, key: bytes = b"") -> tuple[Any, dict[str, Any]]:
         """Return the value and the header that ``dumps`` packed under ``key``."""
-        _, _, fields, value = self._open(data, key)
+        _, fields, value = self._open(data, key)
         return value, fields
 
     def pack_entry(self, entry: Entry, *, key: bytes = b"") -> bytes:
@@ -149,29 +141,27 @@ class Packer:
             fields["tags"] = dict(entry.tags)
         if entry.params:
             fields["params"] = dict(entry.params)
-        times = entry.created, entry.fresh_until, entry.dead_after, entry.cost
-        head = _ENTRY.pack(*times, len(entry.version)) + entry.version
-        return self._seal(entry.value, ENTRY, head, fields, key)
+        return self._seal(entry.value, ENTRY, entry_head(entry), fields, key)
 
     def unpack_entry(self, data: Buffer, *, key: bytes = b"") -> Entry:
         """Return the entry that was packed under ``key``; raise UnpackError if there is none."""
         if type(data) is bytes and len(data) <= self.max_bytes:
             # A hit over a network: no signature, no fields, nothing compressed.
             try:
-                word, created, fresh, dead, cost, size = _WHOLE_ENTRY.unpack_from(data)
-                if word == self._expected:
-                    start = _WHOLE_ENTRY.size + size
-                    value = unpackb(data[start:], ext_hook=self._hook, option=READ_OPTION)
-                    ours = data[_WHOLE_ENTRY.size : start]
+                word, created, fresh, dead, cost, size = WHOLE_ENTRY.unpack_from(data)
+                if word == self._expected and crc32(data) == INTACT:
+                    start = WHOLE_ENTRY.size + size
+                    value = unpackb(data[start:-4], ext_hook=self._hook, option=READ_OPTION)
+                    ours = data[WHOLE_ENTRY.size : start]
                     return Entry(value, created, fresh, dead, cost, "value", NOTHING, NOTHING, ours)
             except struct.error:
                 pass  # too short, or an error message of a server: told below
             except ValueError as error:
                 raise unreadable(error) from error
-        times, version, fields, value = self._open(data, key)
-        if times is None:
+        frame, fields, value = self._open(data, key)
+        if frame.times is None:
             raise UnpackError("the data is a packed value, but not an entry")
-        return Entry(value, *times, *_described(fields), version)
+        return Entry(value, *frame.times, *_described(fields), frame.version)
 
     def _seal(
         self, value: object, flags: int, head: bytes, fields: Mapping[str, object], key: bytes
@@ -182,15 +172,8 @@ class Packer:
         if len(payload) >= self._compress_from:
             method, payload = compression.compress(payload)
         flags |= method << METHOD | form << FORMAT
-        if fields:
-            flags |= FIELDS
-            packed = self._codec.dumps(dict(fields))
-            head += _LENGTH.pack(len(packed)) + packed
-        if self._signer:
-            flags |= SIGNED
-        data = _HEAD.pack(MAGIC, VERSION, flags) + head + payload
-        if self._signer:
-            data += self._signer.sign(key, data)
+        packed = self._codec.dumps(dict(fields)) if fields else b""
+        data = framed(flags, head, packed, payload, self._signer, key)
         self._check_size(len(data))
         return data
 
@@ -213,40 +196,15 @@ class Packer:
                 limit=self.max_bytes,
             )
 
-    def _open(
-        self, data: Buffer, key: bytes
-    ) -> tuple[tuple[float, float, float, float] | None, bytes, dict[str, Any], Any]:
-        """Return the times and version of an entry, the fields and the value."""
-        flags, body = self._checked(_as_bytes(data), key)
-        try:
-            times, version, fields, payload = _split(flags, body)
-        except struct.error as error:
-            raise UnpackError("the data is cut off") from error
-        header = _names(self._codec.loads(fields)) if fields else {}
-        payload = compression.decompress(flags >> METHOD & 3, payload, self.max_bytes)
-        return times, version, header, self._value(flags >> FORMAT & 7, payload)
-
-    def _checked(self, data: bytes, key: bytes) -> tuple[int, bytes]:
-        """Return the flags and what follows them, once the signature is known to be right."""
-        if len(data) > self.max_bytes:
+    def _open(self, data: Buffer, key: bytes) -> tuple[Frame, dict[str, Any], Any]:
+        """Return what was around the payload, the fields and the value."""
+        whole = _as_bytes(data)
+        if len(whole) > self.max_bytes:
             raise UnpackError(f"the data has more than {self.max_bytes} bytes")
-        if len(data) < _HEAD.size or data[0] != MAGIC:
-            raise UnpackError("the data was not packed by gecaso")
-        _, version, flags = _HEAD.unpack_from(data)
-        if version != VERSION or flags > ALL_FLAGS:
-            raise UnpackError("the data was packed by another version of gecaso")
-        if self._signer is None:
-            if flags & SIGNED:
-                raise UnpackError(
-                    "the data is signed, and there is no secret here to check it with"
-                )
-            return flags, data[_HEAD.size :]
-        signed, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
-        if not flags & SIGNED:
-            raise UnpackError("the data is not signed, and only signed data is read here")
-        if not self._signer.accepts(signature, key, signed):
-            raise UnpackError("the signature is not that of this data under this key")
-        return flags, signed[_HEAD.size :]
+        frame = unframed(whole, self._signer, key)
+        fields = _names(self._codec.loads(frame.fields)) if frame.fields else {}
+        payload = compression.decompress(frame.method, frame.payload, self.max_bytes)
+        return frame, fields, self._value(frame.format, payload)
 
     def _value(self, form: int, payload: bytes) -> Any:
         if form == PICKLE and self._signer is not None:
@@ -308,26 +266,6 @@ def _as_bytes(data: object) -> bytes:
     if isinstance(data, (bytes, bytearray)):
         return bytes(data)
     raise TypeError(f"packed data is bytes or like bytes, not {type(data).__name__}")
-
-
-def _split(
-    flags: int, body: bytes
-) -> tuple[tuple[float, float, float, float] | None, bytes, bytes, bytes]:
-    """Return an entry's times and version, the fields, and the payload."""
-    at, times, version, fields = 0, None, b"", b""
-    if flags & ENTRY:
-        *numbers, size = _ENTRY.unpack_from(body)
-        times = (numbers[0], numbers[1], numbers[2], numbers[3])
-        at = _ENTRY.size + size
-        version = body[_ENTRY.size : at]
-    if flags & FIELDS:
-        (size,) = _LENGTH.unpack_from(body, at)
-        at += _LENGTH.size
-        fields = body[at : at + size]
-        at += size
-    if at > len(body):
-        raise UnpackError("the data is cut off")
-    return times, version, fields, body[at:]
 
 
 def _names(fields: dict[Any, Any]) -> dict[str, Any]:

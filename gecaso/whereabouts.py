@@ -19,6 +19,8 @@ _UNKNOWN = (
     ", a type that gecaso does not know: name it in the function's return annotation, give it to "
     "types=, or give a secret= so that the value may be pickled"
 )
+_TOO_DEEP = "contains itself, or is nested too deeply"
+_LONGEST = 4000  # characters of a path: what is deeper than that is too deep
 _SHORT = 60  # characters of a key that a path shows
 
 
@@ -38,6 +40,8 @@ def first_unknown(
         if type(part) in _PLAIN or id(part) in seen:
             continue
         seen[id(part)] = part
+        if len(path) > _LONGEST:
+            return f"{path[:_SHORT]}…", _TOO_DEEP
         try:
             inside = _inside(path, part, forms, shapes)
         except Exception as error:  # noqa: BLE001 # whatever a type raises is the reason
@@ -45,7 +49,7 @@ def first_unknown(
         if inside is None:
             return path, f"is {_named(part.__class__)}{_UNKNOWN}"
         todo.extend(reversed(inside))
-    return "value", "contains itself, or is nested too deeply"
+    return "value", _TOO_DEEP
 
 
 def _inside(
@@ -93,6 +97,6 @@ def _keep(parts: list[Any], found: list[Any]) -> bytes:
 
 
 def _named(kind: type[Any]) -> str:
-    article = "an" if kind.__name__[:1].lower() in "aeiou" else "a"
     module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
-    return f"{article} {module}{kind.__qualname__}"
+    name = module + kind.__qualname__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
