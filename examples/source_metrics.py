@@ -369,10 +369,10 @@ def main() -> int | str:
     job = prepare(chosen)
     try:
         storage = open_storage(chosen.storage)
-        workers = min(os.cpu_count() or 1, 8)
+        workers = max(1, min((os.cpu_count() or 1) - 1, 8))  # one is for the callers
         print(
-            f"Python {platform.python_version()}: {len(job.paths):,} modules, parsed by "
-            f"{workers} processes, cached by {storage!r}"
+            f"Python {platform.python_version()}: {len(job.paths):,} modules, "
+            f"{workers} parsing at once, cached by {storage!r}"
         )
         pool = ProcessPoolExecutor(
             workers,

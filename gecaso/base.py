@@ -236,7 +236,7 @@ class EntryStorage(BaseStorage):
         Raises `WaitTimeout` when it is not free within ``wait_timeout`` seconds (None: as long
         as its holder renews).
         """
-        lease = await self._acquire(Key(LOCKS, as_key(key)), seconds, wait_timeout)
+        lease = await self._acquire(Key(LOCKS, str(as_key(key))), seconds, wait_timeout)
         renewing = asyncio.create_task(self._keep(lease, seconds))
         try:
             yield lease
@@ -252,7 +252,7 @@ class EntryStorage(BaseStorage):
                 return got
             left = inf if wait_timeout is None else wait_timeout - (time.monotonic() - started)
             if left <= 0:
-                raise WaitTimeout(f"the lease of {key} was not free within {wait_timeout} s")
+                raise WaitTimeout(f"the lease of {key!r} was not free within {wait_timeout} s")
             await self.wait(got, min(step, left))
         raise AssertionError("the steps do not end")
 
