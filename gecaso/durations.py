@@ -27,9 +27,9 @@ def seconds(duration: object, *, option: str = "ttl") -> float:
     """
     result = _seconds(duration, option)
     if not result > 0:  # NaN too
+        advice = "; to keep for ever use ttl=None, to keep nothing use a NullStorage"
         raise ValueError(
-            f"{option} must be above zero, not {duration!r}; to keep for ever use {option}=None, "
-            "to switch caching off use gecaso.disabled() or a NullStorage"
+            f"{option} must be above zero, not {duration!r}{advice if option == 'ttl' else ''}"
         )
     return result
 
