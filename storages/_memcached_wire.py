@@ -23,7 +23,7 @@ from aiomcache.pool import Connection, MemcachePool
 
 from gecaso.loops import close_descriptor
 
-__all__ = ["Connections", "Found"]
+__all__ = ["Connections", "Found", "read_values"]
 
 CHUNK: Final = 500  # commands written before their replies are read
 READ_SIZE: Final = 1 << 17
@@ -190,7 +190,7 @@ class Connections(aiomcache.FlagClient[bytes]):
                 raise aiomcache.ClientException("delete failed", reply)
 
 
-_VALUE: Final = re.compile(rb"VALUE (\S+) (\d+) (\d+) (\d+)\r\n")
+_VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)\r\n")
 _END: Final = b"END\r\n"
 
 
@@ -208,7 +208,7 @@ async def read_values(reader: StreamReader) -> dict[bytes, Found]:
                 raise aiomcache.ClientException("gets failed", data[at : at + LONGEST_LINE])
             data, at = data[at:] + await _more(reader), 0
             continue
-        name, flags, size, cas = head.groups()
+        name, size, cas = head.groups()
         start = head.end()
         end = start + int(size)
         if end - start > LARGEST_VALUE:
@@ -218,9 +218,7 @@ async def read_values(reader: StreamReader) -> dict[bytes, Found]:
             data, start, end = data[start:] + lacking, 0, end - start
         if data[end : end + 2] != b"\r\n":
             raise aiomcache.ClientException("gets failed", head[0])
-        # Ours have no flags: a value of another client must not be taken for one of ours.
-        value = data[start:end] if flags == b"0" else b""
-        found[name] = value, int(cas)
+        found[name] = data[start:end], int(cas)
         at = end + 2
         if at == len(data):
             data, at = await _more(reader), 0

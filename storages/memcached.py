@@ -360,7 +360,6 @@ class _Here:
             settle(futures, live(name, found.get(name)))
 
     async def aclose(self) -> None:
-        self.lookups.flush()  # what was asked in this tick ends with the link
         await self.link.aclose()
 
     def abandon(self) -> None:

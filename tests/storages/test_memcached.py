@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from math import inf
 from typing import Any
 
@@ -606,6 +606,38 @@ async def test_a_refresh_is_fenced_by(
     }[kill]
     assert not await storage.renew([lease], 10)
     await leased(other)
+
+
+@pytest.mark.parametrize("kind", ["discard", "put", "swap"])
+async def test_a_refresh_committed_in_the_middle_of_an_invalidation_does_not_stay(
+    storage: MemcachedStorage,
+    other: MemcachedStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    entry = stale(storage)
+    await storage.store({KEY: entry})
+    lease = await leased(storage)
+    delete = Connections.delete_in_order
+
+    async def one_by_one(self: Connections, names: Sequence[bytes]) -> None:
+        monkeypatch.setattr(Connections, "delete_in_order", delete)
+        for name in names:
+            if kind == "swap":
+                await committed(storage, lease, "late")
+            await delete(self, [name])
+            if kind != "swap":
+                await committed(storage, lease, "late")
+
+    monkeypatch.setattr(Connections, "delete_in_order", one_by_one)
+    if kind == "discard":
+        await other.discard([KEY])
+    elif kind == "put":
+        await other.store({KEY: entry})
+    else:
+        await other.store({KEY: other.new_entry("put")}, expect={KEY: entry.version})
+    found = (await storage.fetch([KEY])).get(KEY)
+    assert found is None or found.value != "late"
 
 
 # --- invalidation and put -----------------------------------------------------------------------
