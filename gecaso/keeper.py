@@ -17,8 +17,7 @@ logger = logging.getLogger("gecaso")
 class Keeper:
     """Renews a lease at every third of its time, from the loop it is made in, until `stop`.
 
-    ``lost`` tells that the storage no longer knows the lease. A timer, and a task only for each
-    renewal: most loads are over before the first.
+    A timer, and a task only for each renewal: most loads are over before the first.
     """
 
     def __init__(self, storage: EntryStorage, lease: Lease, seconds: float) -> None:
@@ -28,7 +27,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
-        self.lost = False
+        self._gone_in_time: bool | None = None
         self._timer = self._loop.call_later(seconds / 3, self._tick)
 
     def _tick(self) -> None:
@@ -43,9 +42,18 @@ class Keeper:
             # in the end for the commit, to find out.
             logger.debug("the lease of %s could not be renewed: %s", self._lease.key, error)
         else:
-            self.lost = self._lease.key not in kept
-        if not (self.lost or self._stopped):
+            if self._lease.key not in kept:
+                self._gone_in_time = not self._is_over()
+        if self._gone_in_time is None and not self._stopped:
             self._timer = self._loop.call_later(self._seconds / 3, self._tick)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease ran over, for want of a renewal; one that went in time was killed."""
+        return self._is_over() if self._gone_in_time is None else not self._gone_in_time
+
+    def _is_over(self) -> bool:
+        return self._storage.now() >= self._lease.until
 
     def stop(self) -> None:
         """Renew no more; from any thread."""
