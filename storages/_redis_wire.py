@@ -261,7 +261,8 @@ class Line(Wire):
                 if isinstance(info, bytes):  # INFO may be forbidden; it is not needed
                     self._check(info.decode("utf-8", "replace"))
 
-        self._asks.appendleft(_Ask(3, take, self.loop.time() + self.dial.timeout))
+        self._hurry(deadline := self.loop.time() + self.dial.timeout)
+        self._asks.appendleft(_Ask(3, take, deadline))
         return packed((b"TIME",), (b"INFO", b"server"), (b"INFO", b"memory"))
 
     def _check(self, info: str) -> None:
@@ -296,6 +297,14 @@ class Line(Wire):
         asks, self._asks = self._asks, deque()
         for ask in asks:
             ask.done(error)
+
+    def _hurry(self, deadline: float) -> None:
+        """Connecting is over, and what was given the time for it has no longer than the rest."""
+        for ask in self._asks:
+            ask.deadline = min(ask.deadline, deadline)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = self.loop.call_at(deadline, self._look)
 
     def _look(self) -> None:
         """Break off when the oldest operation is overdue: one timer serves them all."""
