@@ -1,0 +1,1 @@
+"""How fast gecaso is, beside other libraries: ``python -m benchmarks --help``."""
