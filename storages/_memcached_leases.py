@@ -71,13 +71,13 @@ class Leasing:
         self, now: Callable[[], float], read: Callable[[bytes, bytes], Entry | None]
     ) -> None:
         self.unsure = Unsure()
-        self._now = now
-        self._read = read
+        self.now = now
+        self.read = read
 
     def live(self, name: bytes, found: Found | None) -> Entry | None:
         """Return the entry found, unless it is dead."""
-        entry = None if found is None else self._read(name, found[0])
-        return entry if entry is not None and self._now() < entry.dead_after else None
+        entry = None if found is None else self.read(name, found[0])
+        return entry if entry is not None and self.now() < entry.dead_after else None
 
     async def take(self, client: Connections, key: Key, name: bytes, mark: Mark) -> Lease | Busy:
         """Take the lease: in the place of the value, or beside it if there is one."""
@@ -98,7 +98,7 @@ class Leasing:
         """Put the mark where nothing of use is; otherwise return what is in the way."""
         data = mark.pack()
         for _ in range(TRIES):
-            now = self._now()
+            now = self.now()
             if await client.add(name, data, exptime(mark.until, now)):
                 return None
             found = (await client.look((name,))).get(name)
@@ -138,7 +138,7 @@ class Leasing:
             held = await self._held(client, lease, name)
             if held is None:
                 return False
-            expiry = exptime(until, self._now())
+            expiry = exptime(until, self.now())
             marks = held.marks.items()
             if all([await client.cas(at, data, number, expiry) for at, (_, number) in marks]):
                 lease.until = until
@@ -153,7 +153,7 @@ class Leasing:
             held = await self._held(client, lease, name)
             if held is None:
                 return False
-            if await client.cas(name, data, held.place[1], exptime(dead_after, self._now())):
+            if await client.cas(name, data, held.place[1], exptime(dead_after, self.now())):
                 held.marks.pop(name, None)
                 for at, found in held.marks.items():
                     await end_mark(client, at, found, lease.token)
@@ -173,11 +173,11 @@ class Leasing:
                 return Held(found[name], ours) if kept else None
             # The value has gone by itself: an invalidation would have taken our mark before.
             mark = Mark(lease.token, lease.until)
-            await client.add(name, mark.pack(), exptime(mark.until, self._now()))
+            await client.add(name, mark.pack(), exptime(mark.until, self.now()))
         raise contended(name)
 
     def _is_unchanged(self, lease: Lease, name: bytes, found: Found) -> bool:
-        entry = self._read(name, found[0])
+        entry = self.read(name, found[0])
         return entry is not None and lease.seen is not None and entry.version == lease.seen.version
 
 

@@ -16,7 +16,7 @@ from gecaso.packing import Packer
 from gecaso.signing import Secret
 from gecaso.storage import EntryStorage
 
-from ._batch import Batch, Calls, fail, settle
+from ._batch import Batch, Calls, fail
 from ._memcached_leases import TRIES, Leasing, contended, end_mark, names_of
 from ._memcached_link import Address, Link, Server, each
 from ._memcached_records import GONE, Mark, WireKeys, exptime
@@ -355,9 +355,18 @@ class _Here:
         if isinstance(error, Exception):
             fail(calls, error)
             return
-        found, live = task.result(), self._leasing.live
+        found, read, now = task.result(), self._leasing.read, self._leasing.now()
         for name, futures in calls.items():
-            settle(futures, live(name, found.get(name)))
+            try:
+                one = found.get(name)
+                entry = None if one is None else read(name, one[0])
+                if entry is not None and not now < entry.dead_after:
+                    entry = None
+                for future in futures:
+                    if not future.done():
+                        future.set_result(entry)
+            except Exception as fault:  # noqa: BLE001 - it is raised in those who wait
+                fail({name: futures}, fault)
 
     async def aclose(self) -> None:
         await self.link.aclose()
