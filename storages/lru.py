@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Self
 
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import StorageError
@@ -38,97 +41,27 @@ class LRUStorage(EntryStorage):
 
     maxsize: int | None
 
-    def __new__(cls, storage: BaseStorage | None = None, maxsize: int = 128) -> LRUStorage:
-        if cls is not LRUStorage:
-            return super().__new__(cls)
-        if storage is None:
-            return super().__new__(_MemoryLRU)
-        return super().__new__(_LocalLRU if isinstance(storage, LocalStorage) else _NetworkLRU)
+    def __new__(cls, storage: BaseStorage | None = None, maxsize: int = 128) -> Self:
+        kind: Any = cls
+        if cls is LRUStorage and storage is None:
+            kind = _MemoryLRU
+        elif cls is LRUStorage and isinstance(storage, LocalStorage):
+            kind = _LocalLRU
+        made: Self = object.__new__(kind)
+        return made
 
-
-def _bound(maxsize: int) -> int:
-    bound = check_bound(maxsize, "maxsize")
-    if bound is None:
-        raise TypeError("an LRUStorage needs a maxsize; without one use a MemoryStorage")
-    return bound
-
-
-class _MemoryLRU(LRUStorage, MemoryStorage):
-    """In memory: a memory storage with a bound."""
-
-    def __init__(self, storage: None = None, maxsize: int = 128) -> None:
-        MemoryStorage.__init__(self, maxsize=_bound(maxsize))
-
-    def __repr__(self) -> str:
-        return MemoryStorage.__repr__(self).replace("_MemoryLRU", "LRUStorage")
-
-
-class _LocalLRU(LRUStorage, LocalStorage):
-    """Over a storage of this process that is given: each write makes room at once."""
-
-    def __init__(self, storage: LocalStorage, maxsize: int = 128) -> None:
-        LocalStorage.__init__(self, clock=storage.clock)
+    def __init__(self, storage: BaseStorage | None = None, maxsize: int = 128) -> None:
         self.maxsize = _bound(maxsize)
-        self.leases = storage.leases
-        self._inner = storage
-        self._recency: Recency[Key] = Recency(self.maxsize)
-
-    def __len__(self) -> int:
-        return len(self._recency)
-
-    def __repr__(self) -> str:
-        return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
-
-    def learn(self, types: Iterable[type]) -> None:
-        self._inner.learn(types)
-
-    def partition(self, owner: Owner) -> Partition:
-        return Partition({})  # every hit is to be noted here, so none takes the shortest path
-
-    def read(self, key: Key) -> Entry | None:
-        entry = self._inner.read(key)
-        if entry is None:
-            self._recency.discard(key)
-        else:
-            self._use(key)
-        return entry
-
-    def write(self, key: Key, entry: Entry) -> None:
-        self._inner.write(key, entry)
-        self._use(key)
-
-    def _use(self, key: Key) -> None:
-        self._recency.use(key)
-        for victim in self._recency.overflow():
-            self._inner.erase(victim)
-
-    def erase(self, key: Key) -> None:
-        self._recency.discard(key)
-        self._inner.erase(key)
-
-    def erase_all(self, owner: Owner | None) -> None:
-        for key in self._recency.things():
-            if owner is None or key.owner is owner:
-                self.erase(key)
-
-
-class _NetworkLRU(LRUStorage):
-    """Over any other storage: what is over the bound leaves in the background, in batches."""
-
-    notifies = True
-
-    def __init__(self, storage: BaseStorage, maxsize: int = 128) -> None:
-        self.maxsize = _bound(maxsize)
-        self._inner = inner = adapt(storage)
+        self._inner = inner = adapt(MemoryStorage() if storage is None else storage)
         self.shared = inner.shared
-        self.notifies = inner.notifies
+        self.notifies = inner.notifies  # type: ignore[misc]  # of each object, here alone
         self.timeout = inner.timeout
-        self._recency: Recency[Key] = Recency(self.maxsize)
+        self._places: Recency[Key] = Recency(self.maxsize)
         self._victims: dict[Key, None] = {}
         self._evicting: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        return len(self._recency)
+        return len(self._places)
 
     def __repr__(self) -> str:
         return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
@@ -143,7 +76,7 @@ class _NetworkLRU(LRUStorage):
         keys = tuple(keys)
         found = await self._inner.fetch(keys)
         self._gone(key for key in keys if key not in found)
-        self._use(found)
+        self._used(found)
         return found
 
     async def _lookup(self, key: Key) -> Entry | None:
@@ -151,7 +84,7 @@ class _NetworkLRU(LRUStorage):
         if entry is None:
             self._gone((key,))
         else:
-            self._use((key,))
+            self._used((key,))
         return entry
 
     async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
@@ -162,7 +95,7 @@ class _NetworkLRU(LRUStorage):
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
         stored = await self._inner.commit(entries)
-        self._use(stored)
+        self._used(stored)
         return stored
 
     async def release(self, leases: Iterable[Lease]) -> None:
@@ -172,7 +105,7 @@ class _NetworkLRU(LRUStorage):
         self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
     ) -> set[Key]:
         stored = await self._inner.store(entries, expect=expect)
-        self._use(stored)
+        self._used(stored)
         return stored
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
@@ -194,7 +127,7 @@ class _NetworkLRU(LRUStorage):
 
     async def clear(self) -> None:
         await self._inner.clear()
-        self._recency.clear()
+        self._places.clear()
 
     async def aclose(self) -> None:
         here = asyncio.get_running_loop()
@@ -203,11 +136,11 @@ class _NetworkLRU(LRUStorage):
             await asyncio.wait(ours)
         await self._inner.aclose()
 
-    def _use(self, keys: Iterable[Key]) -> None:
+    def _used(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            self._recency.use(key)
+            self._places.use(key)
             self._victims.pop(key, None)
-        for victim in self._recency.overflow():
+        for victim in self._places.overflow():
             self._victims[victim] = None
         if self._victims and not any(_runs(task) for task in self._evicting):
             task = asyncio.get_running_loop().create_task(self._evict_victims())
@@ -216,7 +149,7 @@ class _NetworkLRU(LRUStorage):
 
     def _gone(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            self._recency.discard(key)
+            self._places.discard(key)
 
     async def _evict_victims(self) -> None:
         while victims := tuple(self._victims):
@@ -224,10 +157,126 @@ class _NetworkLRU(LRUStorage):
                 await self._inner.evict(victims)
             except StorageError as error:
                 # They stay victims, for the next time something is over the bound.
-                logger.warning("%d entries over the bound could not be evicted: %s", len(victims), error)
+                logger.warning(
+                    "%d entries over the bound could not be evicted: %s", len(victims), error
+                )
                 return
             for victim in victims:
                 self._victims.pop(victim, None)
+
+
+def _bound(maxsize: int) -> int:
+    bound = check_bound(maxsize, "maxsize")
+    if bound is None:
+        raise TypeError("an LRUStorage needs a maxsize; without one use a MemoryStorage")
+    return bound
+
+
+class _InProcess(LocalStorage, LRUStorage):
+    """Over what never waits: each write makes room at once, and nothing is left for later."""
+
+    _lookup = EntryStorage._lookup
+    ping = EntryStorage.ping
+    aclose = EntryStorage.aclose
+
+
+class _MemoryLRU(MemoryStorage, _InProcess):
+    """In memory: a memory storage with a bound."""
+
+    def __init__(self, storage: BaseStorage | None = None, maxsize: int = 128) -> None:
+        MemoryStorage.__init__(self, maxsize=_bound(maxsize))
+
+    def __repr__(self) -> str:
+        return MemoryStorage.__repr__(self).replace("_MemoryLRU", "LRUStorage")
+
+
+class _LocalLRU(_InProcess):
+    """Over a storage of this process that is given."""
+
+    def __init__(self, storage: BaseStorage | None = None, maxsize: int = 128) -> None:
+        assert isinstance(storage, LocalStorage)
+        LocalStorage.__init__(self, clock=storage.clock)
+        self.maxsize = _bound(maxsize)
+        self.leases = storage.leases
+        self._local = storage
+        self._uses: Recency[_Place] = Recency(self.maxsize)
+        self._owners: dict[int, tuple[weakref.ref[Owner], set[Hashable]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._uses)
+
+    def __repr__(self) -> str:
+        return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._local!r}>"
+
+    def learn(self, types: Iterable[type]) -> None:
+        self._local.learn(types)
+
+    def partition(self, owner: Owner) -> Partition:
+        return Partition({})  # every hit is to be noted here, so none takes the shortest path
+
+    def count_now(self, owner: Owner) -> int:
+        return self._local.count_now(owner)
+
+    def read(self, key: Key) -> Entry | None:
+        entry = self._local.read(key)
+        if entry is None:
+            self._forget(key)
+        else:
+            self._use(key)
+        return entry
+
+    def write(self, key: Key, entry: Entry) -> None:
+        self._local.write(key, entry)
+        self._use(key)
+
+    def erase(self, key: Key) -> None:
+        self._forget(key)
+        self._local.erase(key)
+
+    def erase_all(self, owner: Owner | None) -> None:
+        for number, typed in self._uses.things():
+            held = self._owners[number][0]()
+            if held is not None and (owner is None or held is owner):
+                self.erase(Key(held, typed))
+
+    # --- what is used, without keeping its owner alive ----------------------------------------
+
+    def _use(self, key: Key) -> None:
+        number = id(key.owner)
+        if number not in self._owners:
+            gone = functools.partial(_owner_gone, weakref.ref(self), number)
+            self._owners[number] = (weakref.ref(key.owner, gone), set())
+        self._owners[number][1].add(key.typed)
+        self._uses.use((number, key.typed))
+        for other, typed in self._uses.overflow():
+            owner = self._owners[other][0]()
+            self._leave(other, typed)
+            if owner is not None:
+                self._local.erase(Key(owner, typed))
+
+    def _forget(self, key: Key) -> None:
+        self._uses.discard((id(key.owner), key.typed))
+        self._leave(id(key.owner), key.typed)
+
+    def _leave(self, number: int, typed: Hashable) -> None:
+        if (held := self._owners.get(number)) is not None:
+            held[1].discard(typed)
+            if not held[1]:
+                del self._owners[number]
+
+    def _drop_owner(self, number: int) -> None:
+        with self.leases.lock:
+            held = self._owners.pop(number, None)
+            for typed in () if held is None else held[1]:
+                self._uses.discard((number, typed))
+
+
+_Place = tuple[int, Hashable]
+
+
+def _owner_gone(storage: weakref.ref[_LocalLRU], number: int, _: object) -> None:
+    if (held := storage()) is not None:
+        held._drop_owner(number)  # pyright: ignore[reportPrivateUsage] - it is a part of the storage
 
 
 def _runs(task: asyncio.Task[None]) -> bool:
