@@ -60,6 +60,10 @@ class LocalStorage(EntryStorage):
     def now(self) -> float:
         return self.clock()
 
+    def count_now(self, owner: Owner) -> int:
+        """Return the number of entries of an owner."""
+        return len(self.partition(owner).entries)
+
     def fetch_now(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         now = self.clock()
         with self.leases.lock:

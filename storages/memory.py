@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from math import inf
 from typing import Any
 
@@ -57,7 +58,7 @@ class MemoryStorage(LocalStorage):
         self._count = 0
         self._expiry = ExpiryQueue()
         self._packer = Packer() if isolate else None
-        self._timer: tuple[AbstractEventLoop, float] | None = None
+        self._timer: tuple[AbstractEventLoop, float, TimerHandle] | None = None
         self.maxsize = check_bound(maxsize, "maxsize")
         self.maxbytes = check_bound(maxbytes, "maxbytes")
         self._recency: Recency[Entry] | None = None
@@ -99,6 +100,8 @@ class MemoryStorage(LocalStorage):
     def write(self, key: Key, entry: Entry) -> None:
         if self._packer is not None and entry.kind == "value":
             entry = entry.with_value(self._packer.pack(entry.value))
+        if entry.home is not None:  # it is in a storage already, perhaps in another one
+            entry = entry.with_value(entry.value)
         weight = self._weigh(entry)
         entries = self._shelf(key.owner).entries
         replaced = entries.get(key.typed)
@@ -115,7 +118,7 @@ class MemoryStorage(LocalStorage):
         self._sweep()
 
     def _weigh(self, entry: Entry) -> int:
-        if self.maxbytes is None:
+        if self.maxbytes is None or entry.kind == "uncacheable":  # which is a mark, not a value
             return 0
         weight = weigh(entry.value)
         if weight > self.maxbytes:
@@ -139,6 +142,10 @@ class MemoryStorage(LocalStorage):
         entry = None if shelf is None else shelf.entries.get(key.typed)
         if entry is not None:
             entry.fresh_until = min(entry.fresh_until, self.clock())
+
+    def count_now(self, owner: Owner) -> int:
+        shelf = self._shelves.get(id(owner))
+        return 0 if shelf is None else len(shelf.entries)
 
     def erase_all(self, owner: Owner | None) -> None:
         shelves = list(self._shelves.values()) if owner is None else [self._shelf(owner)]
@@ -185,11 +192,15 @@ class MemoryStorage(LocalStorage):
         if due == inf or loop is None:
             return
         if self._timer is not None:
-            timer_loop, timer_due = self._timer
+            timer_loop, timer_due, timer = self._timer
             if timer_due <= due + SHORTEST_TIMER and not timer_loop.is_closed():
                 return
-        self._timer = (loop, due)
-        loop.call_later(max(due - now, SHORTEST_TIMER), _timer_sweep, weakref.ref(self), due)
+            if timer_loop is loop:
+                timer.cancel()
+        # An empty context: that of the caller would keep alive what it refers to.
+        pause = max(due - now, SHORTEST_TIMER)
+        me: weakref.ref[MemoryStorage] = weakref.ref(self)
+        self._timer = (loop, due, loop.call_later(pause, _timer_sweep, me, due, context=Context()))
 
     def _on_timer(self, due: float) -> None:
         with self.leases.lock:
