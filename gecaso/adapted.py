@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import Parameter
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from gecaso.base import BaseStorage, EntryStorage
@@ -71,7 +74,10 @@ class AdaptedStorage(EntryStorage):
         params = dict(entry.params)
         if entry.fresh_until != inf:
             params["ttl"] = entry.fresh_until - entry.created
-        await self._run(lambda: self.base.set(str(key), entry.value, **params))
+        try:
+            await self._run(lambda: self.base.set(str(key), entry.value, **params))
+        except KeyError as error:  # which means a miss in `get` alone
+            raise StorageError(f"{self.base!r} failed: {error!r}") from error
 
     async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
         with using(self._packer):
@@ -85,9 +91,7 @@ class AdaptedStorage(EntryStorage):
         except TimeoutError as error:
             if not task.done():
                 task.cancel()
-            raise StorageTimeout(
-                f"{self.base!r} did not answer within {self.timeout} s"
-            ) from error
+            raise StorageTimeout(f"{self.base!r} did not answer within {self.timeout} s") from error
         except StorageError:
             raise
         except Exception as error:
@@ -140,23 +144,29 @@ class AdaptedStorage(EntryStorage):
         if expect is not None:
             raise ConfigurationError(f"{self.base!r} knows no versions, so it cannot compare them")
         for key, entry in entries.items():
-            await self._alone(key, lambda key=key, entry=entry: self._set(key, entry))
+            await self._alone(key, functools.partial(self._set, key, entry))
         return set(entries)
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         for key in keys:
             self._marks.pop(key, None)
-            await self._alone(key, lambda key=key: self._remove(key))
+            await self._alone(key, functools.partial(self._remove, key))
 
     async def evict(self, keys: Iterable[Key]) -> None:
-        await self._run(lambda: self.base.remove(*map(str, keys)))
+        keys = tuple(keys)
+        try:
+            await self._run(lambda: self.base.remove(*map(str, keys)))
+        except KeyError:  # one was not there, and the others may not have been reached
+            for key in keys:
+                await self._remove(key)
 
     async def clear(self) -> None:
         self._leases.kill_all()
         await self._run(self.base.clear)
 
     async def _remove(self, key: Key) -> None:
-        await self._run(lambda: self.base.remove(str(key)))
+        with contextlib.suppress(KeyError):  # it was not there
+            await self._run(lambda: self.base.remove(str(key)))
 
     async def _alone(self, key: Key, write: Callable[[], Awaitable[None]]) -> None:
         """Run a write while no other write of this key is under way, and kill its lease."""
@@ -193,7 +203,8 @@ async def _await(operation: Callable[[], Awaitable[T]]) -> T:
     return await operation()
 
 
-_adapted: WeakKeyDictionary[BaseStorage, AdaptedStorage] = WeakKeyDictionary()
+# The adapter holds the storage, so that the table must hold neither.
+_adapted: WeakKeyDictionary[BaseStorage, weakref.ref[AdaptedStorage]] = WeakKeyDictionary()
 
 
 def adapt(storage: object) -> EntryStorage:
@@ -208,9 +219,11 @@ def adapt(storage: object) -> EntryStorage:
             f"{storage!r} is no storage; give an instance of a subclass of gecaso.BaseStorage, "
             "such as gecaso.MemoryStorage()"
         )
-    adapted = _adapted.get(storage)
+    reference = _adapted.get(storage)
+    adapted = None if reference is None else reference()
     if adapted is None:
-        adapted = _adapted.setdefault(storage, AdaptedStorage(storage))
+        adapted = AdaptedStorage(storage)
+        _adapted[storage] = weakref.ref(adapted)
     return adapted
 
 

@@ -56,11 +56,12 @@ class BaseStorage(ABC):
         """Return the value stored under ``key``. Raise `KeyError` if there is none."""
 
     @abstractmethod
-    async def set(self, key: Any, value: Any, **params: Any) -> None:
+    async def set(self, key: Any, value: Any, *args: Any, **params: Any) -> None:
         """Store ``value`` under ``key``, in place of what is there.
 
         ``params`` are the parameters given to `cached` for the storage, ``ttl`` (seconds) among
-        them if one was given; those not given are not passed.
+        them if one was given; those not given are not passed. Take those that you want: type
+        checkers let a method of your own have any parameters after these two.
         """
 
     @abstractmethod
@@ -75,10 +76,10 @@ class BaseStorage(ABC):
                 found[key] = await self.get(key)
         return found
 
-    async def set_many(self, values: Mapping[Any, Any], **params: Any) -> None:
+    async def set_many(self, values: Mapping[Any, Any], *args: Any, **params: Any) -> None:
         """Store every value of a mapping under its key."""
         for key, value in values.items():
-            await self.set(key, value, **params)
+            await self.set(key, value, *args, **params)
 
     async def clear(self) -> None:
         """Remove everything that this storage has stored. Raises `Unsupported` by default."""
