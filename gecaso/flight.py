@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from gecaso.errors import RecursiveLoad
 from gecaso.failure import faithful_copy
@@ -175,7 +175,7 @@ class Flights:
             if flight is None or mine:
                 flight = self._open[key] = Flight(key, loop)
             if own is not None and own.outcome is None:
-                _check_circle(own, flight)
+                self._check_circle(own, flight)
                 own.waits_for.append(flight)
             waiter.place = flight.joined
             flight.joined += 1
@@ -183,6 +183,23 @@ class Flights:
             if not mine or loop is not None:
                 flight.waiters.append(waiter)
         return flight, waiter, mine
+
+    def _check_circle(self, own: Flight, target: Flight) -> None:
+        """Raise `RecursiveLoad` if ``own`` can be reached from ``target``. Called with the lock."""
+        waiting = [target]
+        seen: set[int] = set()
+        while waiting:
+            flight = waiting.pop()
+            if flight is own:
+                raise RecursiveLoad(
+                    f"the load of {own.key} waits for the load of {target.key}, which waits for "
+                    "it; call the function's .uncached inside the load, or break the circle"
+                )
+            if id(flight) not in seen and flight.outcome is None:
+                seen.add(id(flight))
+                waiting.extend(flight.waits_for)
+                if (twin := self._open.get(_twin(flight.key))) is not None:
+                    waiting.append(twin)
 
     def start(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Note the task that flies it; unless it has landed at once (eager tasks do)."""
@@ -243,20 +260,9 @@ class Flights:
             del self._open[flight.key]
 
 
-def _check_circle(own: Flight, target: Flight) -> None:
-    """Raise `RecursiveLoad` if ``own`` can be reached from ``target``. Called with the lock."""
-    waiting = [target]
-    seen: set[int] = set()
-    while waiting:
-        flight = waiting.pop()
-        if flight is own:
-            raise RecursiveLoad(
-                f"the load of {own.key} waits for the load of {target.key}, which waits for it; "
-                "call the function's .uncached inside the load, or break the circle"
-            )
-        if id(flight) not in seen and flight.outcome is None:
-            seen.add(id(flight))
-            waiting.extend(flight.waits_for)
+def _twin(key: Any) -> Any:
+    """Return the key of the flight that may hold the lease this one needs: load or refresh."""
+    return cast(tuple[Any, str], key)[0] if isinstance(key, tuple) else (key, "refresh")
 
 
 def _wake(waiters: list[Waiter]) -> None:

@@ -23,10 +23,21 @@ from anyio.from_thread import BlockingPortal
 
 from gecaso.errors import GecasoError
 
-__all__ = ["Bridge", "LoopBridge", "PerLoop", "PortalBridge", "close_descriptor", "run_now", "start_soon"]
+__all__ = [
+    "Bridge",
+    "LoopBridge",
+    "PerLoop",
+    "PortalBridge",
+    "close_descriptor",
+    "run_now",
+    "start_soon",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+STOPPED = ("coroutine raised StopIteration",)
 
 
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -42,6 +53,11 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+    except RuntimeError as error:
+        # No StopIteration leaves a coroutine; the one that a plain function raised is its cause.
+        if isinstance(error.__cause__, StopIteration) and error.args == STOPPED:
+            raise error.__cause__ from None
+        raise
     coroutine.close()
     raise GecasoError("a coroutine that must not wait has waited; this is a defect of gecaso")
 
