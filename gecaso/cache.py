@@ -116,7 +116,7 @@ class Cache:
         A load of this key that is under way will not be stored. Raises `InvalidationFailed` if
         the storage does not confirm it.
         """
-        policy = self._policy if ttl == "default" else Policy.make(self._policy, ttl=ttl)
+        policy = self._policy if ttl == "default" else self._with_ttl(ttl)
         await self._writing.put(as_key(key), value, policy, ASYNC)
 
     async def remove(self, *keys: Any) -> None:
@@ -139,7 +139,7 @@ class Cache:
         One ``creator`` runs at a time for a key, however many callers there are. It may be a
         coroutine function.
         """
-        policy = self._policy if ttl == "default" else Policy.make(self._policy, ttl=ttl)
+        policy = self._policy if ttl == "default" else self._with_ttl(ttl)
 
         async def load() -> Any:
             value = creator()
@@ -148,6 +148,11 @@ class Cache:
         call = Call(as_key(key), load, policy, self._counters)
         result: T = await self._loading.obtain(call, ASYNC)
         return result
+
+    def _with_ttl(self, ttl: Ttl) -> Policy:
+        policy = Policy.make(self._policy, ttl=ttl)
+        _check_ttl(self._loading.storage, policy)
+        return policy
 
     def _call(self, key: Any) -> Call:
         return Call(as_key(key), _no_load, self._policy, self._counters)
@@ -237,13 +242,19 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
         if name not in names and not any_name:
             raise unknown_option(name, names)
     policy = Policy.make(base, **own, params=given)
-    if policy.ttl is not None and isinstance(storage, AdaptedStorage):
-        if "ttl" not in names and not any_name:
-            raise ConfigurationError(
-                f"ttl= was given, but {type(storage.base).__name__}.set takes no ttl; write it as "
-                "`async def set(self, key, value, *, ttl=None)`, or make it an EntryStorage"
-            )
+    _check_ttl(storage, policy)
     return policy
+
+
+def _check_ttl(storage: EntryStorage, policy: Policy) -> None:
+    if policy.ttl is None or not isinstance(storage, AdaptedStorage):
+        return
+    names, any_name = takes(storage)
+    if "ttl" not in names and not any_name:
+        raise ConfigurationError(
+            f"ttl= was given, but {type(storage.base).__name__}.set takes no ttl; write it as "
+            "`async def set(self, key, value, *, ttl=None)`, or make it an EntryStorage"
+        )
 
 
 async def _no_load() -> None:

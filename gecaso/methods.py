@@ -113,6 +113,10 @@ class Bound(functools.partial[Any]):
     __slots__ = ()
 
     @property
+    def __doc__(self) -> str | None:  # type: ignore[override]  # that of the user's function
+        return self.func.__doc__
+
+    @property
     def __self__(self) -> Any:
         return self.args[0]
 
