@@ -1,0 +1,56 @@
+"""What the tests of `MemcachedStorage` share: entries, leases, time, and races made to happen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gecaso.entry import Busy, Entry, Lease, new_token
+from gecaso.keys import Key, as_key
+from gecaso.storages import MemcachedStorage
+from gecaso.storages._memcached_wire import Connections
+
+KEY = as_key("a")
+
+
+def stale(storage: MemcachedStorage, value: object = "old") -> Entry:
+    now = storage.now()
+    return Entry(value, now - 10, now - 1, now + 100, version=new_token())
+
+
+async def leased(storage: MemcachedStorage, key: Key = KEY, seconds: float = 10) -> Lease:
+    got = (await storage.lease([key], seconds))[key]
+    assert isinstance(got, Lease)
+    return got
+
+
+async def refused(storage: MemcachedStorage, key: Key = KEY) -> Busy:
+    got = (await storage.lease([key], 10))[key]
+    assert isinstance(got, Busy)
+    return got
+
+
+async def committed(storage: MemcachedStorage, lease: Lease, value: object) -> bool:
+    return bool(await storage.commit({lease: storage.new_entry(value, 60)}))
+
+
+def pass_time(seconds: float, *storages: MemcachedStorage) -> None:
+    """Let the server's clock go on, in the eyes of these storages."""
+    for storage in storages:
+        storage._server.clock.offset += seconds  # pyright: ignore[reportPrivateUsage] - the clock
+
+
+def interleave(
+    monkeypatch: pytest.MonkeyPatch, command: str, act: Callable[[], Awaitable[object]]
+) -> None:
+    """Run ``act`` once, just before the next such command is sent."""
+    original = getattr(Connections, command)
+
+    async def patched(self: Connections, *args: Any) -> Any:
+        monkeypatch.setattr(Connections, command, original)
+        await act()
+        return await original(self, *args)
+
+    monkeypatch.setattr(Connections, command, patched)
