@@ -43,8 +43,11 @@ class MemcachedStorage(EntryStorage):
     Making one connects to nothing. It can be used in any loop, thread and forked child. Raises
     `ConfigurationError` for what cannot work.
 
-    >>> MemcachedStorage("localhost:11211", namespace="shop")
-    <MemcachedStorage localhost:11211, namespace 'shop', 0 connections>
+    >>> storage = MemcachedStorage("localhost:11211", namespace="shop")
+    >>> await storage.set("answer", 42, ttl=60)
+    >>> await storage.get("answer")
+    42
+    >>> await storage.aclose()
     """
 
     shared = True

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gecaso.entry import Busy, Entry, Lease, new_token
+from gecaso.errors import StorageError
 from gecaso.keys import Key, as_key
 from gecaso.storages import MemcachedStorage
 from gecaso.storages._memcached_wire import Connections
@@ -54,3 +58,14 @@ def interleave(
         return await original(self, *args)
 
     monkeypatch.setattr(Connections, command, patched)
+
+
+async def again_and_again(attempt: Callable[[], Awaitable[object]], seconds: float = 2.0) -> None:
+    """Try until it works; fail when it does not within that many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(StorageError):
+            await attempt()
+            return
+        await asyncio.sleep(0.01)  # nobody tells when a server is back
+    pytest.fail(f"it did not work within {seconds} s")
