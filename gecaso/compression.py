@@ -12,7 +12,7 @@ __all__ = ["BEST", "PLAIN", "ZLIB", "ZSTD", "compress", "decompress"]
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 
 # What a packer writes. Each Python reads what it can; the rest is a miss, then written anew.
-BEST = ZSTD if sys.version_info >= (3, 14) else ZLIB
+BEST: int = ZSTD if sys.version_info >= (3, 14) else ZLIB
 
 
 def compress(data: bytes) -> tuple[int, bytes]:

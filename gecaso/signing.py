@@ -32,7 +32,8 @@ class Signer:
     __slots__ = ("_states",)
 
     def __init__(self, secret: Secret) -> None:
-        secrets = [secret] if isinstance(secret, (bytes, str)) else list(secret)
+        several = isinstance(secret, (list, tuple))
+        secrets: Sequence[object] = secret if several else [secret]
         if not secrets:
             raise ConfigurationError("secret=[] has no secret to sign with: give one, or None")
         self._states = [_keyed(one) for one in secrets]
