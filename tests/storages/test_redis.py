@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from math import inf
+from typing import Any
 
 import pytest
 from redis.crc import key_slot
@@ -195,6 +196,34 @@ async def test_clearing_leaves_other_namespaces_alone_and_ends_leases(redis_url:
         with pytest.raises(Unsupported, match="namespace="):
             await all_.clear()
         await other.aclose()
+
+
+async def test_clearing_misses_no_value_committed_while_it_looks(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        RedisStorage(redis_url, namespace="n") as here,
+        RedisStorage(redis_url, namespace="n") as there,
+    ):
+        await here.set_many({number: number for number in range(3000)})
+        loading = await there.lease([as_key(f"loading {n}") for n in range(300)], 10)
+        entries = {
+            lease: there.new_entry("old", 60)
+            for lease in loading.values()
+            if isinstance(lease, Lease)
+        }
+        call, committed = here._call, set[Key]()  # pyright: ignore[reportPrivateUsage] - between two pages
+
+        async def call_and_commit(*args: Any) -> Any:
+            replies = await call(*args)
+            if not committed:
+                committed.update(await there.commit(entries))
+            return replies
+
+        monkeypatch.setattr(here, "_call", call_and_commit)
+        await here.clear()
+        assert len(committed) > 200
+        assert await there.fetch(committed) == {}
 
 
 async def test_many_keys_at_once(storage: RedisStorage, redis_server: RedisServer) -> None:

@@ -68,7 +68,7 @@ def client_of(connection_class: type[redis.asyncio.Connection]) -> redis.asyncio
     [
         ("memcached://localhost", "redis://, rediss://, unix://"),
         ("localhost:6379", "no scheme"),
-        ("redis://localhost?protocol=x", "cannot be read"),
+        ("redis://localhost?socket_timeout=x", "cannot be read"),
         ("redis://localhost?no_such_option=1", "no_such_option"),
         ("redis://localhost?decode_responses=True", "decode_responses"),
         (redis.asyncio.Redis(decode_responses=True), "without decode_responses"),
@@ -160,6 +160,7 @@ async def test_a_replica_and_a_full_server_say_what_to_do(own_redis: RedisServer
         own_redis.command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StorageError, match="address of its master"):
             await storage.set("a", 1)
+        assert "0 connections" in repr(storage)  # the next one may lead to the master
         own_redis.command("REPLICAOF", "NO", "ONE")
         own_redis.command("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(StorageError, match="maxmemory"):
