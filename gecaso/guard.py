@@ -187,6 +187,9 @@ class Guard:
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task of the running loop, which `aclose` ends."""
         task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.difference_update(
+            [other for other in list(self._tasks) if other.get_loop().is_closed()]
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

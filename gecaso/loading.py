@@ -280,7 +280,8 @@ class Loading:
                 raise
         finally:
             self.flights.land(flight, outcome)
-            current_flight.reset(token)
+            if flight.loop is None:  # a task has a context of its own, and may end outside of it
+                current_flight.reset(token)
 
     async def _fly(self, flight: Flight, call: Call, colour: Colour) -> Outcome:
         ready = await self._prepare(flight, call, colour)
@@ -304,7 +305,7 @@ class Loading:
         except BaseException as error:
             return await self._give_up(flight, call, colour, ready, error)
         stored = await self.commit(call, colour, lease, entry)
-        if ready.keeper is not None and ready.keeper.lost:
+        if not (stored or call.is_cut_off) and ready.keeper is not None and ready.keeper.lost:
             self._note_lost(call)
         return Outcome(value, upto=None if stored else ready.early)
 
