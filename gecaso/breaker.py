@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 __all__ = ["Breaker"]
 
+LOST_PROBE = 1.5
+"""Seconds after which a probe is taken for lost: its event loop may have been closed under it."""
+
 
 class Breaker:
     """The state of one storage as this process sees it.
@@ -48,7 +51,6 @@ class Breaker:
         self.is_open = False
         self._pause = self._shortest
         self._probe_at = 0.0
-        self._probing = False
 
     def __repr__(self) -> str:
         return f"<Breaker: {'open' if self.is_open else 'closed'}, {self.failures} failures>"
@@ -69,9 +71,10 @@ class Breaker:
 
     def take_probe(self) -> bool:
         """Return True to the one caller that shall probe now, and must call `probed` afterwards."""
-        if not self.is_open or self._probing or self._clock() < self._probe_at:
+        now = self._clock()
+        if not self.is_open or now < self._probe_at:
             return False
-        self._probing = True
+        self._probe_at = now + LOST_PROBE
         return True
 
     def probed(self, alive: bool) -> None:
@@ -79,7 +82,6 @@ class Breaker:
         if alive:
             self.reset()
             return
-        self._probing = False
         self._pause = min(self._pause * 2, self._longest)
         self._schedule()
 

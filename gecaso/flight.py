@@ -169,20 +169,35 @@ class Flights:
         """
         waiter = Waiter(loop)
         own = current_flight.get()
+        gone: list[Any] = []
         with self._lock:
             flight = self._open.get(key)
-            mine = flight is None or flight.is_lost()
-            if flight is None or mine:
-                flight = self._open[key] = Flight(key, loop)
+            if flight is not None and flight.is_lost():
+                gone = self._take_lost()  # what they hold is let go without the lock
+                flight = None
+            mine = flight is None
+            if flight is None:
+                flight = Flight(key, loop)
             if own is not None and own.outcome is None:
                 self._check_circle(own, flight)
                 own.waits_for.append(flight)
+            self._open[key] = flight
             waiter.place = flight.joined
             flight.joined += 1
             flight.present += 1
             if not mine or loop is not None:
                 flight.waiters.append(waiter)
+        gone.clear()
         return flight, waiter, mine
+
+    def _take_lost(self) -> list[Any]:
+        """Forget, and return, what belongs to closed loops. Called with the lock."""
+        lost = [flight for flight in self._open.values() if flight.is_lost()]
+        for flight in lost:
+            self._close(flight)
+        tasks = [task for task in self._tasks if task.get_loop().is_closed()]
+        self._tasks.difference_update(tasks)
+        return [*lost, *tasks]
 
     def _check_circle(self, own: Flight, target: Flight) -> None:
         """Raise `RecursiveLoad` if ``own`` can be reached from ``target``. Called with the lock."""

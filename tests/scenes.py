@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
 
-from gecaso import Cache, EntryStorage, MemoryStorage
+from gecaso import Busy, Cache, Entry, EntryStorage, Key, Lease, MemoryStorage, StorageError
 from gecaso.storages.memcached import MemcachedStorage
 from gecaso.storages.redis import RedisStorage
 from tests.servers import MemcachedServer, RedisServer
 
-__all__ = ["Hold", "Place", "Process", "Truth", "hold", "opened", "patience", "place_for"]
+__all__ = [
+    "Distant",
+    "Hold",
+    "Place",
+    "Process",
+    "Truth",
+    "hold",
+    "opened",
+    "patience",
+    "place_for",
+]
 
 T = TypeVar("T")
 
@@ -71,6 +82,58 @@ def own_server(request: pytest.FixtureRequest) -> RedisServer | MemcachedServer:
     """Return a server of the test's own, to stop, pause, kill and restart."""
     server: RedisServer | MemcachedServer = request.getfixturevalue(f"own_{request.param}")
     return server
+
+
+class Distant(EntryStorage):
+    """A storage of another machine, without the machine: counts what is asked, fails on demand."""
+
+    def __init__(self) -> None:
+        self.inner = MemoryStorage()
+        self.trouble: StorageError | None = None
+        self.asked: Counter[str] = Counter()
+        self.shift = 0.0
+
+    def now(self) -> float:
+        return self.inner.now() + self.shift
+
+    def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        self._ask("fetch")
+        return await self.inner.fetch(keys)
+
+    async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        self._ask("lease")
+        return await self.inner.lease(keys, seconds)
+
+    async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
+        self._ask("renew")
+        return await self.inner.renew(leases, seconds)
+
+    async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
+        self._ask("commit")
+        return await self.inner.commit(entries)
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        self._ask("release")
+        await self.inner.release(leases)
+
+    async def store(
+        self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
+    ) -> set[Key]:
+        self._ask("store")
+        return await self.inner.store(entries, expect=expect)
+
+    async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
+        self._ask("discard")
+        await self.inner.discard(keys, keep_stale=keep_stale)
+
+    async def evict(self, keys: Iterable[Key]) -> None:
+        self._ask("evict")
+        await self.inner.evict(keys)
 
 
 class Truth:
