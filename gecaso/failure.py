@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from types import FunctionType
+from typing import Any
 
 __all__ = ["faithful_copy"]
 
@@ -25,6 +26,8 @@ def faithful_copy(error: BaseException) -> BaseException:
         return error
     if type(other) is not type(error) or other.args != error.args:
         return error
+    if hasattr(error, "__notes__"):
+        other.__notes__ = list(error.__notes__)  # a note on one is no note on the other
     other.__cause__ = error.__cause__
     other.__context__ = error.__context__
     other.__suppress_context__ = error.__suppress_context__
@@ -32,10 +35,10 @@ def faithful_copy(error: BaseException) -> BaseException:
 
 
 def _copy(error: BaseException) -> BaseException:
-    cls = type(error)
+    cls: Any = type(error)
     if not isinstance(cls.__init__, FunctionType):
         return copy.copy(error)
-    other = cls.__new__(cls, *error.args)
+    other: BaseException = cls.__new__(cls, *error.args)
     _builtin_init(cls)(other, *error.args)
     other.__dict__.update(error.__dict__)
     for base in cls.__mro__:
@@ -43,14 +46,10 @@ def _copy(error: BaseException) -> BaseException:
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(error, name):
                 setattr(other, name, getattr(error, name))
-    if hasattr(error, "__notes__"):
-        other.__notes__ = list(error.__notes__)
     return other
 
 
-def _builtin_init(cls: type[BaseException]) -> Callable[..., None]:
-    return next(
-        base.__init__
-        for base in cls.__mro__
-        if "__init__" in base.__dict__ and not isinstance(base.__init__, FunctionType)
-    )
+def _builtin_init(cls: Any) -> Callable[..., None]:
+    inits: list[Any] = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+    first: Callable[..., None] = next(i for i in inits if not isinstance(i, FunctionType))
+    return first

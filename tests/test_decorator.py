@@ -12,12 +12,9 @@ from typing import Any
 
 import pytest
 
-import gecaso
 from gecaso import Cache, LRUStorage, MemoryStorage, NullStorage, cached
 from gecaso.errors import (
-    AmbiguousFunction,
     ConfigurationError,
-    UnkeyableArgument,
     UnknownOption,
 )
 from tests.doubles import DictStorage, FakeClock, Loads
@@ -210,7 +207,9 @@ def test_bare_and_called_functions_have_a_storage_of_1024_entries_each() -> None
 # -- values --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("storage", [MemoryStorage, DictStorage, lambda: MemoryStorage(isolate=True)])
+@pytest.mark.parametrize(
+    "storage", [MemoryStorage, DictStorage, lambda: MemoryStorage(isolate=True)]
+)
 @pytest.mark.parametrize("value", [None, False, 0, "", [], ()])
 async def test_values_that_are_false_are_values(storage: Callable[[], Any], value: object) -> None:
     loads = Loads()

@@ -1,0 +1,209 @@
+"""One failure, many callers: each has an exception of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gecaso import GecasoError, MemoryStorage, UnkeyableArgument, cached
+from gecaso.failure import faithful_copy
+
+
+class Plain(Exception):
+    pass
+
+
+class Fussy(Exception):
+    """Its arguments are not those that it passes on."""
+
+    def __init__(self, code: int, *, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__("slotted")
+        self.code = code
+
+
+class Uncopyable(Exception):
+    def __copy__(self) -> Any:
+        raise TypeError("no copies")
+
+    __reduce_ex__ = __copy__  # type: ignore[assignment]  # refuses too
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        try:
+            raise KeyError("context")
+        except KeyError as cause:
+            raise error from cause
+    except BaseException as caught:  # noqa: BLE001 - any kind
+        return caught
+
+
+def errors() -> list[BaseException]:
+    return [
+        Plain("a", 1),
+        Fussy(404, reason="gone"),
+        Slotted(7),
+        KeyError("k"),
+        OSError(2, "no file", "name"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+        json.JSONDecodeError("bad", "doc", 1),
+        subprocess.CalledProcessError(1, ["cmd"], b"out"),
+        UnkeyableArgument("no key", argument="x"),
+        ExceptionGroup("group", [ValueError(1)]),
+        StopAsyncIteration(3),
+    ]
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: type(error).__name__)
+def test_a_copy_is_like_the_error(error: BaseException) -> None:
+    caught = raised(error)
+    caught.add_note("a note")
+    other = faithful_copy(caught)
+    assert other is not caught
+    assert type(other) is type(caught)
+    assert (str(other), other.args) == (str(caught), caught.args)
+    mine = {name: value for name, value in vars(other).items() if name != "__notes__"}
+    assert mine == {name: value for name, value in vars(caught).items() if name != "__notes__"}
+    assert getattr(other, "code", None) == getattr(caught, "code", None)
+    assert other.__cause__ is caught.__cause__
+    assert other.__notes__ == ["a note"]
+    assert traceback.format_tb(other.__traceback__) == traceback.format_tb(caught.__traceback__)
+    other.add_note("one more")
+    assert caught.__notes__ == ["a note"]
+
+
+def test_what_cannot_be_copied_is_the_error_itself() -> None:
+    error = Uncopyable("x")
+    assert faithful_copy(error) is error
+
+
+@pytest.mark.every_loop
+async def test_each_waiter_has_an_exception_of_its_own() -> None:
+    gate = asyncio.Event()
+
+    @cached(MemoryStorage())
+    async def f() -> None:
+        await gate.wait()
+        raise Fussy(1, reason="load")
+
+    async def caller(number: int) -> Fussy:
+        try:
+            await f()
+        except Fussy as error:
+            error.add_note(f"caller {number}")
+            return error
+        raise AssertionError("no error")
+
+    tasks = [asyncio.create_task(caller(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    gate.set()
+    caught = await asyncio.gather(*tasks)
+    assert len({id(error) for error in caught}) == 5
+    assert {error.reason for error in caught} == {"load"}
+    for number, error in enumerate(caught):
+        assert error.__notes__ == [f"caller {number}"]
+        names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        assert names.count("caller") == 1
+        assert names[-1] == "f"
+    assert f.stats.loads == f.stats.errors == 1
+
+
+def test_each_waiting_thread_has_an_exception_of_its_own() -> None:
+    gate, waiting = threading.Event(), threading.Semaphore(0)
+
+    @cached(MemoryStorage())
+    def f() -> None:
+        assert gate.wait(10)
+        raise Plain("load")
+
+    def caller(_: int) -> Plain:
+        waiting.release()
+        try:
+            f()
+        except Plain as error:
+            return error
+        raise AssertionError("no error")
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(caller, number) for number in range(4)]
+        while f.stats.joined < 3:
+            threading.Event().wait(0.001)
+        gate.set()
+        caught = [future.result(10) for future in futures]
+    assert len({id(error) for error in caught}) == 4
+    assert f.stats.loads == 1
+
+
+@pytest.mark.smoke
+async def test_errors_are_not_cached() -> None:
+    fails = True
+
+    @cached(MemoryStorage(), ttl=60)
+    async def f(x: int) -> int:
+        if fails:
+            raise Plain(x)
+        return x
+
+    @cached(MemoryStorage(), ttl=60)
+    def g(x: int) -> int:
+        if fails:
+            raise Plain(x)
+        return x
+
+    for _ in range(2):
+        with pytest.raises(Plain):
+            await f(1)
+        with pytest.raises(Plain):
+            g(1)
+    assert (f.stats.loads, f.stats.errors, g.stats.loads) == (2, 2, 2)
+    fails = False
+    assert await f(1) == await f(1) == g(1) == g(1) == 1
+    assert (f.stats.loads, g.stats.loads) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration(3), GeneratorExit(), KeyboardInterrupt(), SystemExit()], ids=repr
+)
+def test_a_plain_function_may_raise_what_it_likes(error: BaseException) -> None:
+    @cached(MemoryStorage())
+    def f(fails: bool) -> int:
+        if fails:
+            raise error
+        return 1
+
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            f(True)
+        assert caught.value.args == error.args
+    assert f(False) == 1
+
+
+async def test_a_coroutine_may_be_cancelled_from_inside() -> None:
+    @cached(MemoryStorage())
+    async def f() -> None:
+        raise asyncio.CancelledError("its own")
+
+    for _ in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            await f()
+    assert f.stats.loads == 2
+
+
+def test_all_errors_have_one_root() -> None:
+    assert issubclass(UnkeyableArgument, GecasoError)
