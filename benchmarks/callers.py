@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypedDict
 
 from .harness import Comparison, Measurement, Row, Stopwatch, Target
@@ -27,7 +29,11 @@ class User(TypedDict):
     score: float
 
 
+loads = Counter[int]()
+
+
 async def load_user(id: int) -> User:
+    loads[id] += 1
     return User(id=id, name=f"user {id}", email=f"user{id}@example.com", active=True, score=0.5)
 
 
@@ -39,19 +45,31 @@ def together(f: Load) -> Measurement:
             await f(number)
 
     async def measure(watch: Stopwatch) -> None:
-        with watch.over(CALLERS * CALLS):
-            await asyncio.gather(*map(caller, range(CALLERS)))
+        async with only_hits(f):
+            with watch.over(CALLERS * CALLS):
+                await asyncio.gather(*map(caller, range(CALLERS)))
 
     return measure
 
 
 def alone(f: Load) -> Measurement:
     async def measure(watch: Stopwatch) -> None:
-        with watch.over(CALLS_ALONE):
-            for call in range(CALLS_ALONE):
-                await f(call % CALLERS)
+        async with only_hits(f):
+            with watch.over(CALLS_ALONE):
+                for call in range(CALLS_ALONE):
+                    await f(call % CALLERS)
 
     return measure
+
+
+@asynccontextmanager
+async def only_hits(f: Load) -> AsyncGenerator[None]:
+    """See to it that every call of the block is a hit; one that goes past its cache is an error."""
+    await asyncio.gather(*map(f, range(CALLERS)))
+    before = loads.total()
+    yield
+    if loads.total() != before:
+        raise RuntimeError(f"{loads.total() - before} calls were no hits")
 
 
 def speed_row(

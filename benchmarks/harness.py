@@ -197,11 +197,14 @@ class Scale:
     """How thoroughly to measure."""
 
     rounds: int  # of what takes milliseconds
-    few: int  # of what takes a second
+    few: int  # of what takes a tenth of a second
+    stampedes: int
 
     @classmethod
     def of(cls, *, quick: bool) -> Scale:
-        return cls(rounds=7, few=1) if quick else cls(rounds=41, few=7)
+        if quick:
+            return cls(rounds=7, few=3, stampedes=1)
+        return cls(rounds=41, few=15, stampedes=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def importing(modules: str) -> Measurement:
 
 def import_time(scale: Scale) -> list[Row]:
     subjects = {"gecaso": importing("gecaso")}
-    compared = asyncio.run(compare(importing(FLOOR), subjects, rounds=2 * scale.few))
+    compared = asyncio.run(compare(importing(FLOOR), subjects, rounds=scale.few))
     loaded = CLIENTS & {name.partition(".")[0] for name in imported("gecaso")[2]}
     return [
         Row(

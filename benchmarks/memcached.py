@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aiomcache
 
@@ -19,15 +19,15 @@ from .peers import aiocache
 __all__ = ["BENCHMARKS"]
 
 TTL = 600  # seconds
-CONNECTIONS = 2  # in the pool: what aiomcache and aiocache come with
+Peer = Callable[[MemcachedServer, int], AbstractAsyncContextManager[Load]]
 
-BARE = "bare aiomcache get"
+USUAL = 2  # connections in the pool of aiomcache and aiocache, unless told otherwise
 
 
 @asynccontextmanager
-async def bare(server: MemcachedServer) -> AsyncGenerator[Load]:
+async def bare(server: MemcachedServer, connections: int) -> AsyncGenerator[Load]:
     """The client alone: bytes as they are, from a key that is ready."""
-    client = aiomcache.Client("127.0.0.1", server.port, pool_size=CONNECTIONS)
+    client = aiomcache.Client("127.0.0.1", server.port, pool_size=connections)
     names = [b"bare:%d" % number for number in range(CALLERS)]
     for name in names:
         await client.set(name, b"x" * 100, exptime=TTL)
@@ -40,9 +40,9 @@ async def bare(server: MemcachedServer) -> AsyncGenerator[Load]:
 
 
 @asynccontextmanager
-async def by_aiocache(server: MemcachedServer) -> AsyncGenerator[Load]:
-    cache = aiocache.Cache.MEMCACHED
-    f = aiocache.cached(ttl=TTL, cache=cache, port=server.port)(load_user)
+async def by_aiocache(server: MemcachedServer, connections: int) -> AsyncGenerator[Load]:
+    options = {"cache": aiocache.Cache.MEMCACHED, "port": server.port, "pool_size": connections}
+    f = aiocache.cached(ttl=TTL, **options)(load_user)
     yield f
     await f.cache.close()
 
@@ -53,21 +53,24 @@ async def ours(server: MemcachedServer) -> AsyncGenerator[Load]:
         yield gecaso.cached(storage, ttl=TTL)(load_user)
 
 
+PEERS: dict[str, tuple[Peer, int, Target | None]] = {
+    "bare aiomcache get": (bare, USUAL, Target("≥", 8)),
+    f"bare aiomcache get, {CALLERS} connections": (bare, CALLERS, Target("≥", 8)),
+    "aiocache": (by_aiocache, USUAL, None),
+    f"aiocache, {CALLERS} connections": (by_aiocache, CALLERS, None),
+}
+
+
 async def measure(rounds: int) -> list[Row]:
     work = f"memcached hits, {CALLERS} concurrent callers"
+    rows: list[Row] = []
     with MemcachedServer() as server:
-        async with AsyncExitStack() as stack:
-            base, peer, own = [
-                together(await stack.enter_async_context(peer(server)))
-                for peer in (bare, by_aiocache, ours)
-            ]
-            results = await compare(base, {"gecaso": own, "aiocache": peer}, rounds=rounds)
-            direct = await compare(peer, {"gecaso": own}, rounds=rounds)
-    return [
-        speed_row(work, "gecaso", BARE, results["gecaso"], Target("≥", 8)),
-        speed_row(work, "gecaso", "aiocache", direct["gecaso"]),
-        speed_row(work, "aiocache", BARE, results["aiocache"]),
-    ]
+        async with ours(server) as f:
+            for name, (peer, connections, target) in PEERS.items():
+                async with peer(server, connections) as other:
+                    results = await compare(together(other), {"gecaso": together(f)}, rounds=rounds)
+                rows.append(speed_row(work, "gecaso", name, results["gecaso"], target))
+    return rows
 
 
 def hits_together(scale: Scale) -> list[Row]:

@@ -99,7 +99,7 @@ def on_redis(scale: Scale) -> list[Row]:
     rows: list[Row] = []
     for name, peer in PEERS.items():
         with RedisServer() as server:
-            results = stampedes(peer, server, scale.few)
+            results = stampedes(peer, server, scale.stampedes)
         targets = [Target("=", 1), Target("≤", LOAD + 0.04), Target("≤", 40)]
         rows += rows_of("Redis", name, results, targets if name == "gecaso" else [])
     return rows
@@ -107,7 +107,7 @@ def on_redis(scale: Scale) -> list[Row]:
 
 def on_memcached(scale: Scale) -> list[Row]:
     with MemcachedServer() as server:
-        results = stampedes("gecaso-memcached", server, scale.few)
+        results = stampedes("gecaso-memcached", server, scale.stampedes)
     return rows_of("memcached", "gecaso", results, [Target("=", 1)])
 
 
