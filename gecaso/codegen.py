@@ -19,13 +19,14 @@ from gecaso.entry import Entry
 __all__ = ["Bindings", "Compiled", "compile_path"]
 
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
+BUILTINS = (Exception, KeyError, id, int, str, type)
 
 
 @dataclass(slots=True, frozen=True)
 class Bindings:
     """What the path of a hit reads: where entries are, the clock, and the way on."""
 
-    get: Callable[[Any], Entry | None]
+    entries: Mapping[Any, Entry]
     now: Callable[[], float]
     on_hit: Callable[[Entry], object] | None
     miss: Callable[..., Any]
@@ -55,14 +56,14 @@ def compile_path(
     keyed: tuple[str, ...],
     key_of: Callable[..., Hashable] | None = None,
     on_key_error: Callable[[BaseException], object] | None = None,
-    instances: dict[int, Callable[[Any], Entry | None]] | None = None,
+    instances: Mapping[int, Mapping[Any, Entry]] | None = None,
 ) -> Compiled:
     """Compile the path of a hit for ``function``.
 
     ``keyed`` names the parameters that make the key; with ``key_of(*args, **kwargs)`` that makes
     the typed key instead. ``on_key_error(error)`` is told of a call whose key cannot be made,
     which then goes to the function uncached. With ``instances`` it is a method whose first
-    argument owns its entries: the table has, by the ``id`` of the instance, what `Bindings.get` is
+    argument owns its entries: the table has, by the ``id`` of the instance, what `Bindings.entries` is
     elsewhere.
     """
     text = _Text(signature, is_async=is_async)
@@ -74,6 +75,8 @@ def compile_path(
         text.name("failed"): on_key_error,
         text.name("none"): NO_KEYWORDS,
         text.name("instances"): instances,
+        # A parameter may have the name of a builtin.
+        **{text.name(one.__name__): one for one in BUILTINS},
     }
     source = text.source(
         keyed,
@@ -85,7 +88,7 @@ def compile_path(
     path, typed_key, split, bind, hits = names[text.name("make")]()
 
     def bind_all(bindings: Bindings) -> None:
-        bind(bindings.get, bindings.now, bindings.on_hit, bindings.miss)
+        bind(bindings.entries, bindings.now, bindings.on_hit, bindings.miss)
 
     return Compiled(path, typed_key, split, bind_all, hits)
 
@@ -116,28 +119,28 @@ class _Text:
         split = self._split()
         lines = [
             "def @make():",
-            "    @get = @now = @on_hit = @miss = None",
+            "    @entries = @now = @on_hit = @miss = None",
             "    @hits = 0",
             f"    {'async ' if self._is_async else ''}def @path({signature}):",
             "        nonlocal @hits",
             *self._key_lines(key, forward, on_error=on_error),
-            *self._entry_lines(is_method=is_method),
-            "        if @entry is not None and @now() < @entry.fresh_until:",
-            "            @hits += 1",
-            "            if @on_hit is not None:",
-            "                try:",
+            "        try:",
+            f"            @entry = {self._entry(is_method=is_method)}",
+            "            if @now() < @entry.fresh_until:",
+            "                @hits += 1",
+            "                if @on_hit is not None:",
             "                    @on_hit(@entry)",
-            "                except KeyError:",
-            "                    pass",
-            "            return @entry.value",
+            "                return @entry.value",
+            "        except @KeyError:",  # not there; or, for an LRU, just gone
+            "            pass",
             f"        return {'await ' if self._is_async else ''}@miss(@key, {split})",
             f"    def @typed_key({signature}):",
             f"        return {key}",
             f"    def @split({signature}):",
             f"        return {split}",
-            "    def @bind(get, now, on_hit, miss):",
-            "        nonlocal @get, @now, @on_hit, @miss",
-            "        @get, @now, @on_hit, @miss = get, now, on_hit, miss",
+            "    def @bind(entries, now, on_hit, miss):",
+            "        nonlocal @entries, @now, @on_hit, @miss",
+            "        @entries, @now, @on_hit, @miss = entries, now, on_hit, miss",
             "    def @read(reset):",
             "        nonlocal @hits",
             "        count = @hits",
@@ -148,15 +151,10 @@ class _Text:
         ]
         return "\n".join(lines).replace("@", self._prefix)
 
-    def _entry_lines(self, *, is_method: bool) -> list[str]:
+    def _entry(self, *, is_method: bool) -> str:
         if not is_method:
-            return ["        @entry = @get(@key)"]
-        return [
-            "        try:",
-            f"            @entry = @instances[id({self._parameters[0].name})](@key)",
-            "        except KeyError:",
-            "            @entry = None",
-        ]
+            return "@entries[@key]"
+        return f"@instances[@id({self._parameters[0].name})][@key]"
 
     def _key_lines(self, key: str, forward: str, *, on_error: bool) -> list[str]:
         if not on_error:
@@ -165,7 +163,7 @@ class _Text:
         return [
             "        try:",
             f"            @key = {key}",
-            "        except Exception as @error:",
+            "        except @Exception as @error:",
             "            @failed(@error)",
             f"            return {call}",
         ]
@@ -178,7 +176,7 @@ class _Text:
 
     def _element(self, name: str) -> str:
         # The two exact types that key as themselves; `type` cannot be lied to, `__class__` can.
-        return f"({name} if type({name}) is int or type({name}) is str else @typed({name}, {name!r}))"
+        return f"({name} if @type({name}) is @int or @type({name}) is @str else @typed({name}, {name!r}))"
 
     def _signature(self) -> str:
         parts: list[str] = []
@@ -229,4 +227,3 @@ class _Text:
             else:
                 parts.append(one.name)
         return ", ".join(parts)
-

@@ -87,9 +87,7 @@ class PackError(GecasoError, TypeError):
 class ValueTooLarge(PackError, ValueError):
     """A value is larger than a bound. ``size`` and ``limit`` are in bytes."""
 
-    def __init__(
-        self, message: str, *, size: int = 0, limit: int = 0, path: str = "value"
-    ) -> None:
+    def __init__(self, message: str, *, size: int = 0, limit: int = 0, path: str = "value") -> None:
         super().__init__(message, path=path)
         self.size = size
         self.limit = limit

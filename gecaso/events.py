@@ -35,6 +35,7 @@ __all__ = [
     "Uncacheable",
     "active",
     "emit",
+    "hooks",
     "listening",
     "on_change",
     "subscribe",
@@ -112,18 +113,19 @@ class Invalidated(Event):
 Hook = Callable[[Event], object]
 
 _lock = threading.Lock()
-_hooks: tuple[Hook, ...] = ()
+hooks: tuple[Hook, ...] = ()
+"""Those who listen. Look whether there are any before making a record."""
 _watchers: list[Callable[[], None]] = []
 
 
 def active() -> bool:
     """Return whether anybody listens; ask before making a record."""
-    return bool(_hooks)
+    return bool(hooks)
 
 
 def emit(event: Event) -> None:
     """Hand the event to every hook."""
-    for hook in _hooks:
+    for hook in hooks:
         try:
             hook(event)
         except Exception:
@@ -132,10 +134,10 @@ def emit(event: Event) -> None:
 
 def subscribe(hook: Hook) -> Callable[[], None]:
     """Call ``hook(event)`` on every event from now on; return a function that ends that."""
-    _change(lambda hooks: (*hooks, hook))
+    _change(lambda before: (*before, hook))
 
     def unsubscribe() -> None:
-        _change(lambda hooks: tuple(other for other in hooks if other is not hook))
+        _change(lambda before: tuple(other for other in before if other is not hook))
 
     return unsubscribe
 
@@ -156,10 +158,10 @@ def on_change(watcher: Callable[[], None]) -> None:
 
 
 def _change(edit: Callable[[tuple[Hook, ...]], tuple[Hook, ...]]) -> None:
-    global _hooks
+    global hooks
     with _lock:
-        before, _hooks = _hooks, edit(_hooks)
-        changed = bool(before) != bool(_hooks)
+        before, hooks = hooks, edit(hooks)
+        changed = bool(before) != bool(hooks)
     if changed:
         for watcher in _watchers:
             watcher()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gecaso import events
 from gecaso.codegen import Bindings, compile_path
 from gecaso.entry import Entry
-from gecaso.errors import StorageError, Unsupported
+from gecaso.errors import StorageError, UnkeyableArgument, Unsupported
 from gecaso.keying import Keying, KeyOptions
 from gecaso.keys import (
     DIRECT,
@@ -82,7 +82,7 @@ class Function:
         self.keying = Keying.make(function, options, is_method=is_method)
         self.colour: Colour = ASYNC if is_async else Plain(bridge)
         self._bridge = bridge
-        self._instances: dict[int, Callable[[Any], Entry | None]] = {}
+        self._instances: dict[int, Mapping[Any, Entry]] = {}
         self._owners: dict[int, tuple[weakref.ref[Any], Owner]] = {}
         self.compiled = compile_path(
             function,
@@ -121,14 +121,14 @@ class Function:
             miss: Callable[..., Any] = self._plain_miss
         else:
             miss = self._miss if local is not None else self._network_miss
-        if local is None or events.active():
+        if self.keying.is_method and self.keying.options.on_key_error == "call":
+            miss = functools.partial(self._miss_or_call, miss)
+        if local is None or events.hooks:
             # Every call takes the long way: over a network, or to tell the hooks.
-            self.compiled.bind(Bindings({}.get, _no_time, None, miss))
+            self.compiled.bind(Bindings({}, _no_time, None, miss))
         else:
             partition = local.partition(self.keying.owner)
-            self.compiled.bind(
-                Bindings(partition.entries.get, local.clock, partition.on_hit, miss)
-            )
+            self.compiled.bind(Bindings(partition.entries, local.clock, partition.on_hit, miss))
 
     def _call(
         self,
@@ -151,9 +151,22 @@ class Function:
     ) -> Coroutine[Any, Any, Any]:
         return self.loading.obtain(self._call(typed_key, args, kwargs), self.colour)
 
-    def _plain_miss(
-        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    def _miss_or_call(
+        self,
+        miss: Callable[..., Any],
+        typed_key: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> Any:
+        """Call the function uncached for an instance that can be no part of a key."""
+        try:
+            self._key(typed_key, args)
+        except UnkeyableArgument as error:
+            self._key_failed(error)
+            return self.uncached(*args, **kwargs)
+        return miss(typed_key, args, kwargs)
+
+    def _plain_miss(self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return run_now(self._miss(typed_key, args, kwargs))
 
     async def _network_miss(
@@ -171,7 +184,7 @@ class Function:
             return await loading.obtain_after(call(), ASYNC, error)
         if entry is not None and loading.storage.now() < entry.fresh_until:
             self.counters.hits += 1
-            if events.active():
+            if events.hooks:
                 events.emit(events.Hit(storage=loading.storage, key=key))
             return entry.value
         return await loading.obtain_after(call(), ASYNC, entry)
@@ -182,7 +195,7 @@ class Function:
             return Key(keying.owner, typed_key)
         local = self.loading.local
         key = keying.key(typed_key, args, local=local is not None)
-        if local is not None and key.owner.private and not events.active():
+        if local is not None and key.owner.private:
             self._keep_instance(args[0], key.owner)
         return key
 
@@ -200,7 +213,8 @@ class Function:
 
         partition = self.loading.local.partition(owner)
         self._owners[number] = (weakref.ref(instance, gone), owner)
-        self._instances[number] = partition.entries.get
+        if not events.hooks:
+            self._instances[number] = partition.entries
 
     def _key_failed(self, error: BaseException) -> None:
         self.counters.errors += 1
@@ -235,8 +249,9 @@ class Function:
         stats, storage = self.stats, self.loading.storage
         maxsize = getattr(storage, "maxsize", None)
         size = 0
-        if self.loading.local is not None:
-            size = len(self.loading.local.partition(self.keying.owner).entries)
+        if (local := self.loading.local) is not None:
+            owners = {self.keying.owner, *(owner for _, owner in list(self._owners.values()))}
+            size = sum(local.count_now(owner) for owner in owners)
         return CacheInfo(stats.hits, stats.misses, maxsize, size)
 
     def cache_parameters(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Guard:
         storage = self._storage()
         if self.breaker.is_open and not was_open:
             logger.warning("%r is left alone for a while: %s", storage, error)
-        if events.active():
+        if events.hooks:
             events.emit(
                 events.StorageFailed(storage=storage, key=key, operation=operation, error=error)
             )
@@ -126,7 +126,7 @@ class Guard:
             self._settle({key: self._pending[key] for key in keys if key in self._pending})
         else:
             self._postpone(keys)
-        if events.active():
+        if events.hooks:
             storage = self._storage()
             events.emit(events.Invalidated(storage=storage, keys=keys, confirmed=error is None))
         if error is not None and not journal:

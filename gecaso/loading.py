@@ -227,7 +227,7 @@ class Loading:
             if verdict is Verdict.FRESH and entry is not None:
                 return self._hit(call, entry)
             call.counters.misses += 1
-            if events.active():
+            if events.hooks:
                 events.emit(events.Miss(storage=self.storage, key=call.key))
             if verdict is Verdict.ALONE:
                 return await self.load_alone(call, colour)
@@ -249,7 +249,7 @@ class Loading:
 
     def _hit(self, call: Call, entry: Entry) -> Any:
         call.counters.hits += 1
-        if events.active():
+        if events.hooks:
             events.emit(events.Hit(storage=self.storage, key=call.key))
         return entry.value
 
@@ -324,7 +324,7 @@ class Loading:
             cost = time.perf_counter() - started
             if cost > counters.longest:
                 counters.longest = cost
-            if events.active():
+            if events.hooks:
                 events.emit(
                     events.Load(storage=self.storage, key=call.key, seconds=cost, error=error)
                 )
@@ -341,7 +341,7 @@ class Loading:
 
     def _mark(self, call: Call, reason: str) -> Entry:
         call.counters.uncacheable += 1
-        if events.active():
+        if events.hooks:
             events.emit(events.Uncacheable(storage=self.storage, key=call.key, reason=reason))
         now = self.storage.now()
         return Entry(
@@ -380,7 +380,7 @@ class Loading:
 
     def _note_lost(self, call: Call) -> None:
         call.counters.lost += 1
-        if events.active():
+        if events.hooks:
             events.emit(events.LostLease(storage=self.storage, key=call.key))
         self._warn_once(
             call,
@@ -406,11 +406,11 @@ class Loading:
         if stored is None:
             return False
         if lease.key in stored:
-            if events.active():
+            if events.hooks:
                 events.emit(events.Commit(storage=self.storage, key=lease.key))
             return True
         call.counters.fenced += 1
-        if events.active():
+        if events.hooks:
             events.emit(events.Fenced(storage=self.storage, key=lease.key))
         return False
 

@@ -74,7 +74,7 @@ class Writing:
         await colour.do(invalidate)
 
     def _tell(self, keys: tuple[Key, ...]) -> None:
-        if events.active():
+        if events.hooks:
             events.emit(events.Invalidated(storage=self._storage, keys=keys, confirmed=True))
 
     def clear_now(self, owner: Owner) -> None:
