@@ -108,12 +108,12 @@ class MemoryStorage(LocalStorage):
         if replaced is not None:
             self._take_out(replaced)
         entry.home = (entries, key.typed)
-        entries[key.typed] = entry
-        self._count += 1
-        if self._recency is not None:
+        if self._recency is not None:  # room first: other threads may look at any time
             self._recency.add(entry, weight)
             for victim in self._recency.overflow():
                 self._take_out(victim)
+        entries[key.typed] = entry
+        self._count += 1
         self._expiry.add(entry, self._count)
         self._sweep()
 
