@@ -211,7 +211,7 @@ class Line(Wire):
             if time.monotonic() > self._server.measure_at:
                 self.measure()
         if self._watch is None:
-            self._watch = self.loop.call_at(ask.deadline, self._look)
+            self._watch_until(ask.deadline)
 
     def call(self, *commands: Command) -> asyncio.Future[list[Reply]]:
         """Return a future of the replies. An error reply is one of them; see `checked`."""
@@ -302,9 +302,12 @@ class Line(Wire):
         """Connecting is over, and what was given the time for it has no longer than the rest."""
         for ask in self._asks:
             ask.deadline = min(ask.deadline, deadline)
+        self._watch_until(deadline)
+
+    def _watch_until(self, deadline: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-            self._watch = self.loop.call_at(deadline, self._look)
+        self._watch = self.loop.call_at(deadline, self._look)
 
     def _look(self) -> None:
         """Break off when the oldest operation is overdue: one timer serves them all."""
@@ -313,11 +316,11 @@ class Line(Wire):
             return
         oldest = self._asks[0]
         if self.loop.time() < oldest.deadline:
-            self._watch = self.loop.call_at(oldest.deadline, self._look)
+            self._watch_until(oldest.deadline)
         elif self._late is not oldest:
             # Perhaps it was our own loop that was busy: read first what has arrived meanwhile.
             self._late = oldest
-            self._watch = self.loop.call_later(GRACE, self._look)
+            self._watch_until(self.loop.time() + GRACE)
         else:
             self.break_off(
                 StorageTimeout(

@@ -177,8 +177,7 @@ async def test_a_busy_loop_is_not_mistaken_for_a_slow_server(redis_url: str) -> 
         def block() -> None:
             loop.remove_reader(ours)
             asked.set_result(asyncio.ensure_future(storage.ping()))
-            loop.call_soon(time.sleep, 0.02)  # once it is written …
-            loop.call_soon(loop.add_reader, theirs, read)
+            loop.call_soon(loop.add_reader, theirs, read)  # once it is written …
 
         def read() -> None:
             loop.remove_reader(theirs)
@@ -397,6 +396,23 @@ async def test_closing_while_it_connects_leaves_no_task(redis_url: str) -> None:
         await storage.aclose()
         assert all(not isinstance(each, asyncio.CancelledError) for each in outcomes)
         assert asyncio.all_tasks() == tasks
+
+
+async def test_closing_while_somebody_waits_leaves_nothing(redis_url: str) -> None:
+    tasks = asyncio.all_tasks()
+    holder, storage = RedisStorage(redis_url), RedisStorage(redis_url)
+    await holder.lease([KEY], 10)
+    for ticks in range(1, 40):
+        busy = (await storage.lease([KEY], 10))[KEY]
+        assert isinstance(busy, Busy)
+        waiting = asyncio.create_task(storage.wait(busy, 30))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await storage.aclose()
+        await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 1)
+        assert "0 connections" in repr(storage)
+        assert asyncio.all_tasks() == tasks
+    await holder.aclose()
 
 
 async def test_a_storage_dropped_without_closing_takes_its_connection_along(
