@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from gecaso import Cache, EntryStorage, RecursiveLoad, cached
 from gecaso.keys import as_key
+from gecaso.storages.redis import RedisStorage
 from tests.scenes import KINDS, Place, Process, Truth, patience, place_for
+from tests.servers import RedisServer
 
 T = TypeVar("T")
 
@@ -412,3 +414,50 @@ async def test_flights_and_leases_shrink_again(storage: EntryStorage) -> None:
         assert not loading.guard._tasks  # pyright: ignore[reportPrivateUsage] - likewise
     leased = await storage.lease([as_key(f"thing:{i}") for i in range(1000)], 3)
     assert all(getattr(got, "seen", got) is None for got in leased.values())
+
+
+# -- round trips -----------------------------------------------------------------------------------
+
+
+async def test_redis_hits_of_one_tick_are_one_command(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    process = Process(RedisStorage(redis_server.url), Truth())
+    await asyncio.gather(*[process.thing(i) for i in range(100)])
+    before = redis_server.commands()
+    await process.thing(0)
+    assert (redis_server.commands() - before).total() == 1
+    before = redis_server.commands()
+    await asyncio.gather(*[process.thing(i) for i in range(100)])
+    assert (redis_server.commands() - before).total() <= 3
+    assert process.thing.stats.hits == 101
+
+
+class CountingWrites:
+    """Counts the times that something was written to servers from this loop: round trips begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        # Where all that asyncio sends goes through.
+        transport: Any = getattr(asyncio.selector_events, "_SelectorSocketTransport")  # noqa: B009 - it is private
+        inner: Callable[[object, bytes], None] = transport.write
+
+        def write(own: object, data: bytes) -> None:
+            self.count += 1
+            inner(own, data)
+
+        monkeypatch.setattr(transport, "write", write)
+
+
+@pytest.mark.parametrize(("place", "most"), [("redis", 3), ("memcached", 4)], indirect=["place"])
+async def test_a_miss_takes_few_round_trips(
+    place: Place, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(place.open(), Truth())
+    await asyncio.gather(process.thing(0), process.thing(1))  # connected
+    writes = CountingWrites(monkeypatch)
+    await process.thing(2)
+    assert 1 <= writes.count <= most
+    writes.count = 0
+    await process.thing(2)
+    assert writes.count == 1
+    assert process.thing.stats.loads == 3
