@@ -57,8 +57,10 @@ class RedisStorage(EntryStorage):
     `ConfigurationError` for what cannot work.
 
     >>> storage = RedisStorage("redis://localhost:6379/0", namespace="shop")
-    >>> storage
-    <RedisStorage localhost:6379/0, namespace 'shop', 0 connections>
+    >>> await storage.set("answer", 42, ttl=60)
+    >>> await storage.get("answer")
+    42
+    >>> await storage.aclose()
     """
 
     shared = True

@@ -1,10 +1,9 @@
-"""Redis keeps entries: the contract, what is on the wire, clocks and round trips."""
+"""Redis keeps entries: the contract, names on the server, and what cannot be read."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from math import inf
@@ -337,107 +336,6 @@ async def test_types_are_learned(redis_url: str) -> None:
             await reader.get("p")
         reader.learn([Point])
         assert await reader.get("p") == Point(1)
-
-
-# --- clocks ---------------------------------------------------------------------------------------
-
-
-async def test_now_is_the_time_of_the_server(
-    redis_url: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    true_time = time.time
-    monkeypatch.setattr(time, "time", lambda: true_time() + 36_000)
-    async with RedisStorage(redis_url) as storage:
-        assert storage.now() == pytest.approx(true_time() + 36_000, abs=1)
-        await storage.ping()
-        assert storage.now() == pytest.approx(true_time(), abs=0.5)
-
-
-@pytest.mark.parametrize("hours", [-5, 5])
-async def test_a_machine_whose_clock_is_hours_off_shares_values(
-    redis_url: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
-    true_time = time.time
-    async with RedisStorage(redis_url) as right:
-        monkeypatch.setattr(time, "time", lambda: true_time() + hours * 3600)
-        async with RedisStorage(redis_url) as wrong:
-            await wrong.set("a", 1, ttl=60)  # before it has ever asked for the server's time
-            left = redis_server.command("PTTL", "{a}")
-            assert isinstance(left, int)
-            assert 58_000 < left <= 60_000
-            entry = await right.lookup(as_key("a"))
-            assert entry is not None
-            assert entry.fresh_until == pytest.approx(true_time() + 60, abs=1)
-            await right.set("b", 2, ttl=60)
-            assert await wrong.get("b") == 2
-
-
-async def test_being_there_is_being_fresh_where_nothing_is_served_stale(
-    storage: RedisStorage, redis_server: RedisServer
-) -> None:
-    key, now = as_key("a"), storage.now()
-    await storage.store({key: Entry("x", now, now + 0.05, now + 0.05, version=b"v")})
-    redis_server.command("PERSIST", "test:{a}")
-    await asyncio.sleep(0.06)
-    assert await storage.get("a") == "x"
-    lease = await took(storage, key)
-    assert lease.seen is not None
-    assert storage.now() < lease.seen.fresh_until
-
-
-async def test_the_clock_is_measured_again_after_a_minute(
-    storage: RedisStorage, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await storage.ping()
-    before = redis_server.commands()
-    monotonic = time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 61)
-    for _ in range(3):
-        await storage.ping()
-    assert redis_server.commands() - before == Counter({"ping": 3, "time": 1})
-    assert storage.now() == pytest.approx(time.time(), abs=0.5)
-
-
-# --- round trips ----------------------------------------------------------------------------------
-
-
-async def test_lookups_of_one_tick_are_one_command(
-    storage: RedisStorage, redis_server: RedisServer
-) -> None:
-    values = {f"k{number}": number for number in range(100)}
-    await storage.set_many(values, ttl=60)
-    before = redis_server.commands()
-    found = await asyncio.gather(*(storage.get(key) for key in values))
-    assert found == list(values.values())
-    assert redis_server.commands() - before == Counter({"mget": 1})
-
-
-async def test_a_lookup_made_after_an_invalidation_sees_it(storage: RedisStorage) -> None:
-    key = as_key("a")
-    for _ in range(50):
-        await storage.set("a", 1)
-        reading = storage.lookup(key)
-        await storage.discard([key])
-        assert await storage.lookup(key) is None
-        await reading
-
-
-async def test_each_operation_is_one_round_trip(
-    storage: RedisStorage, redis_server: RedisServer
-) -> None:
-    keys = [as_key(number) for number in range(3)]
-    await storage.ping()
-    before = redis_server.commands()
-    leases = await storage.lease(keys, 10)
-    assert redis_server.commands() - before == Counter({"set": 3, "mget": 3})
-    before = redis_server.commands()
-    entries = {lease: storage.new_entry(1, 60) for lease in leases.values()}
-    assert await storage.commit({k: v for k, v in entries.items() if isinstance(k, Lease)}) == {
-        *keys
-    }
-    assert redis_server.commands() - before == Counter(
-        {"eval": 3, "get": 3, "set": 3, "del": 3, "publish": 3}
-    )
 
 
 async def test_busy_tells_the_holder_and_what_is_there(storage: RedisStorage) -> None:
