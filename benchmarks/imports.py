@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .harness import Benchmark, Measurement, Row, Scale, Spread, Stopwatch, Target, compare
 
@@ -26,26 +28,36 @@ print(json.dumps([*took, sorted(sys.modules)]))
 """
 
 
-def imported(modules: str) -> tuple[float, float, set[str]]:
-    """Return the seconds on the wall and of the processor, and the modules that came with it."""
+def imported(modules: str, bytecode: str) -> tuple[float, float, set[str]]:
+    """Return the seconds on the wall and of the processor, and the modules that came with it.
+
+    Compiled modules are kept in the folder ``bytecode``, whatever the settings of this process.
+    """
     program = [sys.executable, "-c", PROGRAM.format(modules=modules)]
-    run = subprocess.run(program, cwd=ROOT, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
+    run = subprocess.run(
+        program, check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if run.returncode:
+        raise ImportError(run.stderr.splitlines()[-1])
     wall, processor, names = json.loads(run.stdout)
     return wall, processor, set(names)
 
 
-def importing(modules: str) -> Measurement:
+def importing(modules: str, bytecode: str) -> Measurement:
     async def measure(watch: Stopwatch) -> None:
-        wall, processor, _ = min(imported(modules) for _ in range(RUNS))
+        wall, processor, _ = min(imported(modules, bytecode) for _ in range(RUNS))
         watch.record(wall, processor)
 
     return measure
 
 
 def import_time(scale: Scale) -> list[Row]:
-    subjects = {"gecaso": importing("gecaso")}
-    compared = asyncio.run(compare(importing(FLOOR), subjects, rounds=scale.few))
-    loaded = CLIENTS & {name.partition(".")[0] for name in imported("gecaso")[2]}
+    with TemporaryDirectory() as bytecode:
+        base, subject = importing(FLOOR, bytecode), importing("gecaso", bytecode)
+        compared = asyncio.run(compare(base, {"gecaso": subject}, rounds=scale.few))
+        _, _, modules = imported("gecaso", bytecode)
+    loaded = CLIENTS & {name.partition(".")[0] for name in modules}
     return [
         Row(
             work="import",

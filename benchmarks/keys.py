@@ -18,6 +18,7 @@ from .peers import cashews_key
 __all__ = ["BENCHMARKS"]
 
 KeyMaker = Callable[..., str]
+Maker = Callable[[Callable[..., Any]], KeyMaker]
 
 BASE = "bind, repr, sha256"
 
@@ -28,7 +29,7 @@ NUMBERS = [letters.randrange(10**6) for _ in range(1_400)]
 RECORDS = [{"id": n, "name": f"user {n}", "score": n / 7, "tags": ["a", "b"]} for n in range(150)]
 
 ARGUMENTS: dict[str, tuple[Any, int]] = {  # the first argument, and how many calls to measure
-    "small arguments": (7, 500),
+    "three small arguments": (7, 500),
     "10 kB of text": (TEXT, 50),
     "10 kB of bytes": (TEXT.encode(), 50),
     "10 kB: a list of integers": (NUMBERS, 20),
@@ -36,14 +37,18 @@ ARGUMENTS: dict[str, tuple[Any, int]] = {  # the first argument, and how many ca
 }
 
 
-async def load(a: object, b: str = "b", *, c: int = 0) -> None:
+async def one(a: object) -> None:
+    """Something with one argument."""
+
+
+async def three(a: object, b: str = "b", *, c: int = 0) -> None:
     """Something with a position, a default and a keyword."""
 
 
-def by_repr() -> KeyMaker:
+def by_repr(function: Callable[..., Any]) -> KeyMaker:
     """The usual recipe: bind the arguments, write them down, hash the text."""
-    signature = inspect.signature(load)
-    name = f"{load.__module__}.{load.__qualname__}"
+    signature = inspect.signature(function)
+    name = f"{function.__module__}.{function.__qualname__}"
 
     def key(*args: Any, **kwargs: Any) -> str:
         bound = signature.bind(*args, **kwargs)
@@ -53,26 +58,31 @@ def by_repr() -> KeyMaker:
     return key
 
 
-def by_gecaso() -> KeyMaker:
-    f = gecaso.cached(RedisStorage("redis://127.0.0.1:1/0"))(load)  # never connected to
-
-    def key(a: object, *, c: int) -> str:
-        return str(f.key(a, c=c))
-
-    return key
-
-
-def by_cashews() -> KeyMaker:
-    template = cashews_key.get_cache_key_template(load)
+def by_cashews(function: Callable[..., Any]) -> KeyMaker:
+    template = cashews_key.get_cache_key_template(function)
     get_cache_key: KeyMaker = cashews_key.get_cache_key
-
-    def key(a: object, *, c: int) -> str:
-        return get_cache_key(load, template, (a,), {"c": c})
-
-    return key
+    return lambda *args, **kwargs: get_cache_key(function, template, args, kwargs)
 
 
-def making(key: KeyMaker, argument: object, calls: int) -> Measurement:
+def by_gecaso(function: Callable[..., Any]) -> KeyMaker:
+    f: Any = gecaso.cached(RedisStorage("redis://127.0.0.1:1/0"))(function)  # never connected to
+    return lambda *args, **kwargs: str(f.key(*args, **kwargs))
+
+
+def making_of_one(maker: Maker, argument: object, calls: int) -> Measurement:
+    key = maker(one)
+
+    async def measure(watch: Stopwatch) -> None:
+        with watch.over(calls):
+            for _ in range(calls):
+                key(argument)
+
+    return measure
+
+
+def making_of_three(maker: Maker, argument: object, calls: int) -> Measurement:
+    key = maker(three)
+
     async def measure(watch: Stopwatch) -> None:
         with watch.over(calls):
             for _ in range(calls):
@@ -82,26 +92,34 @@ def making(key: KeyMaker, argument: object, calls: int) -> Measurement:
 
 
 def wire_keys(scale: Scale) -> list[Row]:
-    rows: list[Row] = []
+    found = rows("one small argument", making_of_one, 7, 500, scale)
     for name, (argument, calls) in ARGUMENTS.items():
-        subjects = {
-            "gecaso": making(by_gecaso(), argument, calls),
-            "cashews": making(by_cashews(), argument, calls),
-        }
-        base = making(by_repr(), argument, calls)
-        results = asyncio.run(compare(base, subjects, rounds=scale.rounds))
-        rows += [
-            Row(
-                work=f"making a wire key, {name}",
-                subject=subject,
-                against=BASE,
-                measured=result.time_ratio(),
-                seconds=result.seconds,
-                target=Target("≤", 0.2) if subject == "gecaso" else None,
-            )
-            for subject, result in results.items()
-        ]
-    return rows
+        found += rows(name, making_of_three, argument, calls, scale)
+    return found
+
+
+def rows(
+    name: str,
+    making: Callable[[Maker, object, int], Measurement],
+    argument: object,
+    calls: int,
+    scale: Scale,
+) -> list[Row]:
+    makers = {"gecaso": by_gecaso, "cashews": by_cashews}
+    subjects = {name: making(maker, argument, calls) for name, maker in makers.items()}
+    base = making(by_repr, argument, calls)
+    results = asyncio.run(compare(base, subjects, rounds=scale.rounds))
+    return [
+        Row(
+            work=f"making a wire key, {name}",
+            subject=subject,
+            against=BASE,
+            measured=result.time_ratio(),
+            seconds=result.seconds,
+            target=Target("≤", 0.2) if subject == "gecaso" else None,
+        )
+        for subject, result in results.items()
+    ]
 
 
 BENCHMARKS = [Benchmark("making a wire key", wire_keys)]

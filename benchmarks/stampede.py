@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from typing import IO
+from typing import IO, Any
 
 from tests.servers import MemcachedServer, RedisServer
 
@@ -83,7 +83,7 @@ def one(
     moment = time.monotonic() + HEAD_START
     for process in processes:
         print(key, moment, file=pipe(process.stdin), flush=True)
-    answers = [json.loads(pipe(process.stdout).readline()) for process in processes]
+    answers = [answer_of(process) for process in processes]
     time.sleep(SETTLE)
     commands = (server.commands() - before).total()
     seconds = [second for answer in answers for second in answer["seconds"]]
@@ -109,6 +109,13 @@ def on_memcached(scale: Scale) -> list[Row]:
     with MemcachedServer() as server:
         results = stampedes("gecaso-memcached", server, scale.stampedes)
     return rows_of("memcached", "gecaso", results, [Target("=", 1)])
+
+
+def answer_of(process: subprocess.Popen[str]) -> Any:
+    line = pipe(process.stdout).readline()
+    if not line:
+        raise RuntimeError(f"the callers' process ended with status {process.wait()}; see above")
+    return json.loads(line)
 
 
 def rows_of(where: str, name: str, results: list[Stampede], targets: Sequence[Target]) -> list[Row]:
