@@ -10,18 +10,21 @@ from weakref import WeakSet
 
 from gecaso import events
 from gecaso.adapted import AdaptedStorage, adapt, takes
+from gecaso.calls import Call, Counters
+from gecaso.colours import ASYNC
 from gecaso.errors import ConfigurationError
 from gecaso.freshness import Verdict, judge
 from gecaso.functions import Function
 from gecaso.guard import guard_of
 from gecaso.keying import KeyOptions
 from gecaso.keys import as_key
-from gecaso.loading import ASYNC, Call, Counters, Loading
+from gecaso.local_loading import LocalLoading
 from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
+from gecaso.network_loading import NetworkLoading
 from gecaso.policy import Policy, Ttl, unknown_option
 from gecaso.signatures import Decorator
-from gecaso.storage import BaseStorage, EntryStorage
+from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
 from gecaso.writing import Writing
 
 __all__ = ["MISSING", "Cache"]
@@ -76,7 +79,11 @@ class Cache:
         self.storage = storage
         entry_storage = adapt(storage)
         self._policy = make_policy(entry_storage, None, policy)
-        self._loading = Loading(entry_storage)
+        self._loading = (
+            LocalLoading(entry_storage)
+            if isinstance(entry_storage, LocalStorage)
+            else NetworkLoading(entry_storage)
+        )
         self._writing = Writing(self._loading)
         self._counters = Counters()
 

@@ -20,7 +20,6 @@ import os
 import threading
 import weakref
 from asyncio import AbstractEventLoop
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from enum import Enum
@@ -103,7 +102,7 @@ class Flight:
         self.joined = 0
         self.present = 0
         self.is_cancelled = False
-        self.waits_for: list[Flight] = []
+        self.waits_for: list[Flight] | None = None
         self._raised = False
 
     def __repr__(self) -> str:
@@ -180,6 +179,8 @@ class Flights:
                 flight = Flight(key, loop)
             if own is not None and own.outcome is None:
                 self._check_circle(own, flight)
+                if own.waits_for is None:
+                    own.waits_for = []
                 own.waits_for.append(flight)
             self._open[key] = flight
             waiter.place = flight.joined
@@ -212,7 +213,7 @@ class Flights:
                 )
             if id(flight) not in seen and flight.outcome is None:
                 seen.add(id(flight))
-                waiting.extend(flight.waits_for)
+                waiting.extend(flight.waits_for or ())
                 if (twin := self._open.get(_twin(flight.key))) is not None:
                     waiting.append(twin)
 
@@ -228,7 +229,7 @@ class Flights:
         """A caller is gone, served or not. When the last one goes, the load is cancelled."""
         own = current_flight.get()
         with self._lock:
-            if own is not None and flight in own.waits_for:
+            if own is not None and own.waits_for and flight in own.waits_for:
                 own.waits_for.remove(flight)
             flight.present -= 1
             if flight.present or flight.outcome is not None or flight.loop is None:
@@ -282,14 +283,14 @@ def _twin(key: Any) -> Any:
 
 def _wake(waiters: list[Waiter]) -> None:
     here = asyncio._get_running_loop()
-    elsewhere: defaultdict[AbstractEventLoop, list[Waiter]] = defaultdict(list)
+    elsewhere: dict[AbstractEventLoop, list[Waiter]] = {}
     for waiter in waiters:
         if waiter.event is not None:
             waiter.event.set()
         elif waiter.loop is here:
             _set(waiter)
         elif waiter.loop is not None:
-            elsewhere[waiter.loop].append(waiter)
+            elsewhere.setdefault(waiter.loop, []).append(waiter)
     for loop, group in elsewhere.items():
         try:
             loop.call_soon_threadsafe(_set_all, group)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gecaso import events
+from gecaso.calls import Call, Counters
 from gecaso.codegen import Bindings, compile_path
+from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
-from gecaso.errors import StorageError, UnkeyableArgument, Unsupported
+from gecaso.errors import UnkeyableArgument, Unsupported
 from gecaso.keying import Keying, KeyOptions
 from gecaso.keys import (
     DIRECT,
@@ -22,8 +24,9 @@ from gecaso.keys import (
     warn_if_shared,
 )
 from gecaso.known_types import known_types_of
-from gecaso.loading import ASYNC, Call, Colour, Counters, Loading, Plain
+from gecaso.loading import Loading
 from gecaso.loops import Bridge, run_now
+from gecaso.network_loading import NetworkLoading
 from gecaso.policy import Policy
 from gecaso.writing import Writing
 
@@ -169,25 +172,13 @@ class Function:
     def _plain_miss(self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return run_now(self._miss(typed_key, args, kwargs))
 
-    async def _network_miss(
+    def _network_miss(
         self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        # A hit over a network in as few steps as there can be; all else goes the long way.
-        key = self._key(typed_key, args)
-        loading = self.loading
-        if key in loading.flights or not loading.is_quiet():
-            return await self._miss(typed_key, args, kwargs)
-        call = functools.partial(self._call, typed_key, args, kwargs)
-        try:
-            entry = await loading.storage.lookup(key)
-        except StorageError as error:
-            return await loading.obtain_after(call(), ASYNC, error)
-        if entry is not None and loading.storage.now() < entry.fresh_until:
-            self.counters.hits += 1
-            if events.hooks:
-                events.emit(events.Hit(storage=loading.storage, key=key))
-            return entry.value
-        return await loading.obtain_after(call(), ASYNC, entry)
+    ) -> Coroutine[Any, Any, Any]:
+        assert isinstance(self.loading, NetworkLoading)
+        return self.loading.obtain_quickly(
+            self._key(typed_key, args), self.counters, self._call, typed_key, args, kwargs
+        )
 
     def _key(self, typed_key: Any, args: tuple[Any, ...]) -> Key:
         keying = self.keying

@@ -29,7 +29,7 @@ class _Held:
         self.lease = lease
         self.loop = loop
         self.committing = False
-        self.waiters: list[Callable[[], None]] = []
+        self.waiters: list[Callable[[], None]] | None = None
 
     def is_over(self, now: float) -> bool:
         # A holder whose loop was closed without being cancelled will never come back.
@@ -57,21 +57,23 @@ class LeaseTable:
 
     def take(self, key: Key, seconds: float) -> Lease | Busy:
         """Return a new lease of ``key``, or `Busy` with the one in the way."""
-        now = self._now()
         with self.lock:
             held = self._held.get(key)
             if held is not None:
+                now = self._now()
                 if held.committing or not held.is_over(now):
                     return Busy(key, held.lease.token, max(0.0, held.lease.until - now))
                 self._drop(key, held)
-            lease = Lease(key, new_token(), now + seconds)
+            lease = Lease(key, new_token(), seconds if seconds == inf else self._now() + seconds)
             self._held[key] = _Held(lease, asyncio._get_running_loop())
             return lease
 
     def owns(self, lease: Lease) -> bool:
         """Return whether this very lease is still out and has not run over."""
         held = self._held.get(lease.key)
-        return held is not None and held.lease is lease and self._now() < lease.until
+        if held is None or held.lease is not lease:
+            return False
+        return lease.until == inf or self._now() < lease.until
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         with self.lock:
@@ -127,7 +129,7 @@ class LeaseTable:
 
     def _drop(self, key: Key, held: _Held) -> None:
         del self._held[key]
-        for wake in held.waiters:
+        for wake in held.waiters or ():
             wake()
 
     # --- waiting ------------------------------------------------------------------------------
@@ -137,13 +139,15 @@ class LeaseTable:
             held = self._held.get(busy.key)
             if held is None or held.lease.token != busy.token:
                 return False
+            if held.waiters is None:
+                held.waiters = []
             held.waiters.append(wake)
             return True
 
     def _remove_waiter(self, busy: Busy, wake: Callable[[], None]) -> None:
         with self.lock:
             held = self._held.get(busy.key)
-            if held is not None and wake in held.waiters:
+            if held is not None and held.waiters and wake in held.waiters:
                 held.waiters.remove(wake)
 
     async def wait(self, busy: Busy, timeout: float) -> None:

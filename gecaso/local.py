@@ -74,33 +74,40 @@ class LocalStorage(EntryStorage):
             if entry is not None and now < entry.dead_after
         }
 
-    def lease_now(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
-        result: dict[Key, Lease | Busy] = {}
-        now = self.clock()
+    def fetch_one(self, key: Key) -> Entry | None:
         with self.leases.lock:
-            for key in keys:
-                got = result[key] = self.leases.take(key, seconds)
-                entry = self.read(key)
-                if entry is None or now >= entry.dead_after:
-                    continue
+            entry = self.read(key)
+        return entry if entry is not None and self.clock() < entry.dead_after else None
+
+    def lease_now(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        with self.leases.lock:
+            return {key: self.lease_one(key, seconds) for key in keys}
+
+    def lease_one(self, key: Key, seconds: float) -> Lease | Busy:
+        with self.leases.lock:
+            got = self.leases.take(key, seconds)
+            entry = self.read(key)
+            if entry is not None and self.clock() < entry.dead_after:
                 if isinstance(got, Lease):
                     got.seen = entry
                 else:
                     got.stale = entry
-        return result
+            return got
 
     def renew_now(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
         return {lease.key for lease in leases if self.leases.renew(lease, seconds)}
 
     def commit_now(self, entries: Mapping[Lease, Entry]) -> set[Key]:
-        stored: set[Key] = set()
         with self.leases.lock:
-            for lease, entry in entries.items():
-                if self.leases.owns(lease):
-                    self.write(lease.key, entry)
-                    self.leases.give_back(lease)
-                    stored.add(lease.key)
-        return stored
+            return {lease.key for lease, entry in entries.items() if self.commit_one(lease, entry)}
+
+    def commit_one(self, lease: Lease, entry: Entry) -> bool:
+        with self.leases.lock:
+            if not self.leases.owns(lease):
+                return False
+            self.write(lease.key, entry)
+            self.leases.give_back(lease)
+            return True
 
     def release_now(self, leases: Iterable[Lease]) -> None:
         for lease in leases:

@@ -69,6 +69,8 @@ class Method:
         self._to_class = to_class
         self._is_method = is_method
         self._path = as_function(make(is_method))
+        # What to bind to an instance, once it is known that an instance is what it is bound to.
+        self._method = self._path if is_method and not to_class else None
         functools.update_wrapper(self, self._path, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -78,9 +80,11 @@ class Method:
     def _become_method(self) -> None:
         if not self._is_method:
             self._is_method = True
-            self._path = as_function(self._make(True))
+            self._path = self._method = as_function(self._make(True))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is not None and self._method is not None:
+            return Bound(self._method, instance)
         bound_to = owner if self._to_class else instance
         if bound_to is None:
             return self._path
@@ -93,7 +97,7 @@ class Method:
 
     def __getattr__(self, name: str) -> Any:
         # All that makes a function, __code__ included: so `inspect` sees one, of its colour.
-        if name == "_path":
+        if name == "_path":  # not there yet: no endless recursion
             raise AttributeError(name)
         return getattr(self._path, name)
 
@@ -155,5 +159,3 @@ class Bound(functools.partial[Any]):
 
     def __repr__(self) -> str:
         return f"<bound {self.func!r} of {self.args[0]!r}>"
-
-

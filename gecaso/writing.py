@@ -11,9 +11,10 @@ from math import inf
 from typing import Any
 
 from gecaso import events
+from gecaso.colours import Colour
 from gecaso.entry import Entry, new_token
 from gecaso.keys import Key, Owner
-from gecaso.loading import Colour, Loading
+from gecaso.loading import Loading
 from gecaso.policy import Policy
 
 __all__ = ["Writing"]

@@ -1,0 +1,88 @@
+"""Flights over a storage in this process: nothing but the load itself ever waits or fails."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from gecaso.calls import Call
+from gecaso.colours import Colour
+from gecaso.entry import Busy, Entry, Lease
+from gecaso.errors import PackError
+from gecaso.flight import Flight, Outcome
+from gecaso.loading import Loading
+from gecaso.storage import LocalStorage
+from gecaso.waiting import steps
+
+__all__ = ["LocalLoading"]
+
+
+class LocalLoading(Loading):
+    """The flights over one storage in this process."""
+
+    local: LocalStorage
+
+    def __init__(self, storage: LocalStorage) -> None:
+        super().__init__(storage)
+        self.local = storage
+
+    async def look(self, call: Call, colour: Colour) -> Entry | None:
+        return self.local.fetch_one(call.key)
+
+    async def _fly(self, flight: Flight, call: Call, colour: Colour) -> Outcome:
+        # A lease in this process needs no renewal: its holder cannot fall silent unnoticed.
+        early = flight.joined
+        got = self.local.lease_one(call.key, inf)
+        if isinstance(got, Busy):
+            waited = await self._wait(flight, call, colour, got)
+            if isinstance(waited, Outcome):
+                return waited
+            got, early = waited
+        if got is None:
+            value, _ = await self._load(call, colour)
+            return Outcome(value, upto=early)
+        if got.seen is not None:
+            outcome = self._outcome_of(call, got.seen, early)
+            if outcome is not None:
+                self.local.leases.give_back(got)
+                return outcome
+        try:
+            value, cost = await self._load(call, colour)
+            entry = self._entry(call, value, cost)
+        except BaseException as error:
+            fenced = not self.local.leases.give_back(got)
+            if not isinstance(error, Exception):
+                raise
+            # Who joined after an invalidation starts over: the failure is older than that.
+            return Outcome(error=error, upto=early if fenced else None)
+        return Outcome(value, upto=None if self._commit(call, got, entry) else early)
+
+    def _commit(self, call: Call, lease: Lease, entry: Entry) -> bool:
+        try:
+            is_stored = self.local.commit_one(lease, entry)
+        except PackError as error:
+            is_stored = self.local.commit_one(lease, self._note_unstorable(call, error))
+        self._note_commit(call, lease.key, is_stored=is_stored)
+        return is_stored
+
+    async def _wait(
+        self, flight: Flight, call: Call, colour: Colour, busy: Busy
+    ) -> Outcome | tuple[Lease | None, int]:
+        """Wait for another cache's load; return its value, or our lease, or None for no lease."""
+        patience = call.policy.wait_timeout
+        give_up = inf if patience is None else time.monotonic() + patience
+        mark = flight.mark()
+        for step in steps(notifies=True):
+            outcome = self._outcome_of(call, busy.stale, mark)
+            if outcome is not None:
+                return outcome
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return None, flight.mark()
+            await colour.wait_lease(self.local, busy, min(step, left))
+            mark = flight.mark()
+            got = self.local.lease_one(call.key, inf)
+            if isinstance(got, Lease):
+                return got, mark
+            busy = got
+        raise AssertionError("the steps do not end")

@@ -1,0 +1,280 @@
+"""Flights over a storage that other processes share, and that may be in trouble.
+
+Every store of a load goes through `NetworkLoading._commit`, and is fenced there. The first
+operation that fails is the last one a call waits for: it goes on without the storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeVar, TypeVarTuple
+
+from gecaso import events
+from gecaso.calls import Call, Counters
+from gecaso.colours import ASYNC, Colour
+from gecaso.entry import Busy, Entry, Lease, new_token
+from gecaso.errors import PackError, StorageError
+from gecaso.flight import Flight, Outcome
+from gecaso.guard import Guard, guard_of
+from gecaso.keeper import Keeper
+from gecaso.keys import Key
+from gecaso.loading import Loading
+from gecaso.storage import EntryStorage
+from gecaso.waiting import steps
+
+__all__ = ["NetworkLoading"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A lease that this flight has: who renews it, and the mark before it was taken."""
+
+    lease: Lease
+    keeper: Keeper
+    early: int
+
+
+@dataclass(slots=True)
+class _Without:
+    """No lease: the storage is out of reach (for all callers), or the wait was too long."""
+
+    upto: int | None = None
+
+
+class NetworkLoading(Loading):
+    """The flights over one storage that is reached over a network, or through user's code."""
+
+    guard: Guard
+
+    def __init__(self, storage: EntryStorage) -> None:
+        super().__init__(storage)
+        self.guard = guard_of(storage)
+        self.guard.flights.add(self.flights)
+
+    async def look(self, call: Call, colour: Colour) -> Entry | None:
+        return await self._try(call, colour, "look up", self._lookup, call.key)
+
+    async def _lookup(self, key: Key) -> Entry | None:
+        return await self.storage.lookup(key)
+
+    async def obtain_quickly(
+        self, key: Key, counters: Counters, make_call: Callable[[*Ts], Call], *args: *Ts
+    ) -> Any:
+        """Return the value to a coroutine: a hit in as few steps as there can be.
+
+        ``make_call(*args)`` makes the call of what is no hit.
+        """
+        if key in self.flights or not self.guard.is_quiet:
+            return await self.obtain(make_call(*args), ASYNC)
+        try:
+            entry = await self.storage.lookup(key)
+        except StorageError as error:
+            call = make_call(*args)
+            self._failed(call, "look up", error)
+            return await self.obtain_after(call, ASYNC, None)
+        if entry is not None and self.storage.now() < entry.fresh_until:
+            counters.hits += 1
+            if events.hooks:
+                events.emit(events.Hit(storage=self.storage, key=key))
+            return entry.value
+        return await self.obtain_after(make_call(*args), ASYNC, entry)
+
+    # --- a flight -----------------------------------------------------------------------------
+
+    async def _fly(self, flight: Flight, call: Call, colour: Colour) -> Outcome:
+        ready = await self._prepare(flight, call, colour)
+        if isinstance(ready, Outcome):
+            return ready
+        if isinstance(ready, _Without):
+            value, _ = await self._load(call, colour)
+            return Outcome(value, upto=ready.upto)
+        try:
+            return await self._fly_leased(flight, call, colour, ready)
+        finally:
+            ready.keeper.stop()
+
+    async def _fly_leased(
+        self, flight: Flight, call: Call, colour: Colour, taken: _Taken
+    ) -> Outcome:
+        try:
+            value, cost = await self._load(call, colour)
+            entry = self._entry(call, value, cost)
+            entry.version = new_token()
+        except GeneratorExit:  # the loop is gone, and the lease will run over
+            raise
+        except BaseException as error:
+            upto = await self._give_up(flight, call, colour, taken)
+            if not isinstance(error, Exception):
+                raise
+            return Outcome(error=error, upto=upto)
+        is_stored = await self._commit(call, colour, taken.lease, entry)
+        if not (is_stored or call.is_cut_off) and taken.keeper.lost:
+            self._note_lost(call)
+        return Outcome(value, upto=None if is_stored else taken.early)
+
+    async def _give_up(
+        self, flight: Flight, call: Call, colour: Colour, taken: _Taken
+    ) -> int | None:
+        """End the lease of a load that failed; return whom the failure is for, as a mark.
+
+        Who joined after an invalidation starts over: the failure is older than that.
+        """
+        kept: set[Key] | None = {call.key}
+        if flight.joined > taken.early:
+            kept = await self._try(
+                call, colour, "renew", self.storage.renew, (taken.lease,), call.lease_seconds
+            )
+        await self._release(call, colour, taken)
+        return None if kept else taken.early
+
+    async def _release(self, call: Call, colour: Colour, taken: _Taken) -> None:
+        taken.keeper.stop()
+        await self._try(call, colour, "release", self.storage.release, (taken.lease,))
+
+    async def _commit(self, call: Call, colour: Colour, lease: Lease, entry: Entry) -> bool:
+        """Store an entry under its lease; return whether it is known to be stored."""
+        commit = self.storage.commit
+        try:
+            stored = await self._try(call, colour, "commit", commit, {lease: entry})
+        except PackError as error:
+            mark = self._note_unstorable(call, error)
+            stored = await self._try(call, colour, "commit", commit, {lease: mark})
+        if stored is None:
+            return False
+        self._note_commit(call, lease.key, is_stored=lease.key in stored)
+        return lease.key in stored
+
+    def _note_lost(self, call: Call) -> None:
+        call.counters.lost += 1
+        if events.hooks:
+            events.emit(events.LostLease(storage=self.storage, key=call.key))
+        self._warn_once(
+            call,
+            "lost",
+            "a load lost its lease, so that its value was returned and not stored; "
+            "the loop was blocked, or lease_seconds= is too short",
+        )
+
+    # --- the lease ----------------------------------------------------------------------------
+
+    async def _prepare(
+        self, flight: Flight, call: Call, colour: Colour
+    ) -> _Taken | _Without | Outcome:
+        """Take the lease, and look again: what was committed meanwhile is served, not loaded."""
+        patience = call.policy.wait_timeout
+        give_up = inf if patience is None else time.monotonic() + patience
+        for step in steps(self.storage.notifies):
+            ready = await self._lease(flight, call, colour)
+            if not isinstance(ready, Busy):
+                return ready
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return _Without(upto=flight.mark())
+            await self._wait(call, colour, ready, min(step, left))
+            if self.storage.notifies and not call.is_refresh:
+                # One lookup is cheaper than a lease, and mostly the value is there by now.
+                mark = flight.mark()
+                entry = await self.look(call, colour)
+                if (outcome := self._outcome_of(call, entry, mark)) is not None:
+                    return outcome
+        raise AssertionError("the steps do not end")
+
+    async def _lease(
+        self, flight: Flight, call: Call, colour: Colour
+    ) -> _Taken | _Without | Outcome | Busy:
+        mark = flight.mark()
+        answer = await self._try(
+            call, colour, "lease", self._lease_and_keep, call.key, call.lease_seconds
+        )
+        if answer is None:  # out of reach: one load per process, for all its callers
+            return _Without()
+        if isinstance(answer, Busy):
+            return self._outcome_of(call, answer.stale, mark) or answer
+        taken = _Taken(answer[0], answer[1], mark)
+        outcome = self._outcome_of(call, taken.lease.seen, mark)
+        if outcome is None:
+            return taken
+        await self._release(call, colour, taken)
+        return outcome
+
+    async def _lease_and_keep(self, key: Key, seconds: float) -> Busy | tuple[Lease, Keeper]:
+        asking = asyncio.ensure_future(self.storage.lease((key,), seconds))
+        try:
+            got = (await asyncio.shield(asking))[key]
+        except CancelledError:
+            # The storage may grant it all the same; nobody shall wait for a lease without a holder.
+            self.guard.spawn(_hand_back(self.storage, asking))
+            raise
+        if isinstance(got, Busy):
+            return got
+        return got, Keeper(self.storage, got, seconds)
+
+    async def _wait(self, call: Call, colour: Colour, busy: Busy, timeout: float) -> None:
+        try:
+            await colour.wait_lease(self.storage, busy, timeout)
+        except StorageError as error:
+            self._failed(call, "wait", error)
+
+    # --- the storage, which may be in trouble -------------------------------------------------
+
+    async def _try(
+        self,
+        call: Call,
+        colour: Colour,
+        name: str,
+        operation: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+    ) -> T | None:
+        """Run an operation of the storage; None if that is, or is known to be, in trouble."""
+        guard = self.guard
+        if call.is_cut_off:
+            return None
+        if not guard.is_quiet:
+            if guard.wants_work():
+                await colour.do(self._work)
+            if guard.bypasses(call.key):
+                return self._bypass(call)
+        try:
+            result = await colour.do(operation, *args)
+        except StorageError as error:
+            self._failed(call, name, error)
+            return None
+        if guard.breaker.failures:
+            guard.breaker.succeeded()
+        return result
+
+    async def _work(self) -> None:
+        self.guard.work()
+
+    def _bypass(self, call: Call) -> None:
+        if call.policy.on_storage_error == "raise":
+            raise StorageError(
+                f"{self.storage!r} is left alone for a while after failures, or an invalidation of "
+                f"{call.key} is pending; on_storage_error='load' goes on without it"
+            )
+
+    def _failed(self, call: Call, name: str, error: StorageError) -> None:
+        call.is_cut_off = True  # trouble costs a call one failure, not one for each operation
+        call.counters.storage_errors += 1
+        self.guard.failed(name, error, call.key)
+        if call.policy.on_storage_error == "raise":
+            raise error
+
+
+async def _hand_back(
+    storage: EntryStorage, asking: asyncio.Future[dict[Key, Lease | Busy]]
+) -> None:
+    try:
+        granted = [got for got in (await asking).values() if isinstance(got, Lease)]
+        if granted:
+            await storage.release(granted)
+    except StorageError as error:
+        events.logger.debug("a lease that nobody wants was not handed back: %s", error)
