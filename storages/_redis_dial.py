@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -133,6 +134,11 @@ def _pool_of_url(url: str) -> redis.asyncio.ConnectionPool:
         raise ConfigurationError(
             f"RedisStorage takes URLs that start with {', '.join(SCHEMES)}; "
             + (f"this one starts with {scheme}://" if scheme else "this one has no scheme")
+        )
+    database = "" if scheme == "unix" else urlsplit(url).path.strip("/")
+    if database and not database.isdecimal():  # redis-py would take database 0
+        raise ConfigurationError(
+            f"the database of a {scheme}:// URL is a number: {scheme}://host:port/0, not {database!r}"
         )
     try:
         return redis.asyncio.ConnectionPool.from_url(url)  # pyright: ignore[reportUnknownMemberType] - redis-py does not say what it takes

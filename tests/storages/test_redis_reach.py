@@ -70,6 +70,7 @@ def client_of(connection_class: type[redis.asyncio.Connection]) -> redis.asyncio
         ("localhost:6379", "no scheme"),
         ("redis://localhost?socket_timeout=x", "cannot be read"),
         ("redis://localhost?no_such_option=1", "no_such_option"),
+        ("redis://localhost/shop", "is a number"),
         ("redis://localhost?decode_responses=True", "decode_responses"),
         (redis.asyncio.Redis(decode_responses=True), "without decode_responses"),
         (sync_redis.Redis(), "redis.asyncio.Redis"),
