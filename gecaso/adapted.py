@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from gecaso.base import BaseStorage, EntryStorage
 from gecaso.entry import Busy, Entry, Lease
-from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
+from gecaso.errors import ConfigurationError, StorageError, StorageTimeout, Unsupported
 from gecaso.keys import Key
 from gecaso.leases import LeaseTable
 from gecaso.packing import Packer, using
@@ -92,7 +92,7 @@ class AdaptedStorage(EntryStorage):
             if not task.done():
                 task.cancel()
             raise StorageTimeout(f"{self.base!r} did not answer within {self.timeout} s") from error
-        except StorageError:
+        except (StorageError, Unsupported):
             raise
         except Exception as error:
             raise StorageError(f"{self.base!r} failed: {error!r}") from error
