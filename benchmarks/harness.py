@@ -96,16 +96,12 @@ class Comparison:
     subjects: list[Cost]
     bases: list[Cost]  # each the mean of the one before and the one after
 
-    def time_ratio(self) -> Spread:
-        """How long the subject takes, of the base's time: less than 1 is quicker than the base."""
-        return spread([s.wall / b.wall for s, b in self._pairs()])
-
     def speed_ratio(self) -> Spread:
-        """How many times as fast as the base the subject is."""
+        """How many times as fast as its base the subject is, on the wall."""
         return spread([b.wall / s.wall for s, b in self._pairs()])
 
     def processor_ratio(self) -> Spread:
-        """How much processor time of this process the subject takes, of the base's."""
+        """How much of the base's processor time the subject takes: less than 1 is quicker."""
         return spread([s.processor / b.processor for s, b in self._pairs()])
 
     @property

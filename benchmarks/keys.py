@@ -114,8 +114,8 @@ def rows(
             work=f"making a wire key, {name}",
             subject=subject,
             against=BASE,
-            measured=result.time_ratio(),
-            seconds=result.seconds,
+            measured=result.processor_ratio(),
+            seconds=result.processor_seconds,
             target=Target("≤", 0.2) if subject == "gecaso" else None,
         )
         for subject, result in results.items()

@@ -268,8 +268,8 @@ def row(work: str, name: str, against: str, result: Comparison, target: Target |
         work=work,
         subject=name,
         against=against,
-        measured=result.time_ratio(),
-        seconds=result.seconds,
+        measured=result.processor_ratio(),
+        seconds=result.processor_seconds,
         target=target,
     )
 

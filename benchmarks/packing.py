@@ -59,8 +59,8 @@ def packed(scale: Scale) -> list[Row]:
                     work=f"{way} {name}",
                     subject="gecaso",
                     against="pickle",
-                    measured=results["gecaso"].time_ratio(),
-                    seconds=results["gecaso"].seconds,
+                    measured=results["gecaso"].processor_ratio(),
+                    seconds=results["gecaso"].processor_seconds,
                 )
             )
     return rows
