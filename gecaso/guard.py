@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from gecaso import events
 from gecaso.breaker import Breaker
+from gecaso.entry import Lease
 from gecaso.errors import InvalidationFailed, StorageError
 from gecaso.keys import Key
 from gecaso.storage import EntryStorage
@@ -43,6 +44,7 @@ class Guard:
         self.breaker = Breaker()
         self.flights: WeakSet[Flights] = WeakSet()
         self._pending: dict[Key, object] = {}
+        self._owed: set[Lease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.Task[None] | None = None
 
@@ -52,6 +54,7 @@ class Guard:
     def _reset_after_fork(self) -> None:
         # The pending invalidations stay: what they protect from is the same in the child.
         self.breaker.reset()
+        self._owed = set()  # those are the parent's to hand back
         self._tasks = set()
         self._retry = None
 
@@ -159,17 +162,31 @@ class Guard:
             self._pending[key] = object()
         self._start_retry()
 
+    def hand_back(self, lease: Lease) -> None:
+        """Release a lease in the background: the storage has not heard that it is over.
+
+        Otherwise the next load of its key would have to wait until it has run out.
+        """
+        self._owed.add(lease)
+        self._start_retry()
+
     def _start_retry(self) -> None:
-        if self._pending and not _runs(self._retry):
+        if (self._pending or self._owed) and not _runs(self._retry):
             self._retry = self.spawn(self._retry_pending())
 
     async def _retry_pending(self) -> None:
         pause = FIRST_PAUSE
-        while self._pending and (storage := self._storage()) is not None:
+        while (self._pending or self._owed) and (storage := self._storage()) is not None:
             tried = dict(self._pending)
+            self._owed = {lease for lease in self._owed if storage.now() < lease.until}
+            owed = frozenset(self._owed)
             try:
-                await storage.discard(tried)
-                self._settle(tried)
+                if tried:
+                    await storage.discard(tried)
+                    self._settle(tried)
+                if owed:
+                    await storage.release(owed)
+                    self._owed -= owed
                 continue
             except StorageError as error:
                 logger.debug("%d invalidations are still pending: %s", len(tried), error)

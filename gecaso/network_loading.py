@@ -40,6 +40,8 @@ class _Taken:
     lease: Lease
     keeper: Keeper
     early: int
+    is_over: bool = False
+    """Whether the storage knows that the lease has ended."""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class _Without:
 class NetworkLoading(Loading):
     """The flights over one storage that is reached over a network, or through user's code."""
 
-    guard: Guard
+    guard: Guard  # pyright: ignore[reportIncompatibleVariableOverride] - set once, never None here
 
     def __init__(self, storage: EntryStorage) -> None:
         super().__init__(storage)
@@ -98,8 +100,16 @@ class NetworkLoading(Loading):
             return Outcome(value, upto=ready.upto)
         try:
             return await self._fly_leased(flight, call, colour, ready)
+        except GeneratorExit:  # the loop is gone, and the lease will run over
+            ready.is_over = True
+            raise
         finally:
             ready.keeper.stop()
+            if not ready.is_over:
+                await colour.do(self._hand_back_later, ready.lease)
+
+    async def _hand_back_later(self, lease: Lease) -> None:
+        self.guard.hand_back(lease)
 
     async def _fly_leased(
         self, flight: Flight, call: Call, colour: Colour, taken: _Taken
@@ -115,7 +125,7 @@ class NetworkLoading(Loading):
             if not isinstance(error, Exception):
                 raise
             return Outcome(error=error, upto=upto)
-        is_stored = await self._commit(call, colour, taken.lease, entry)
+        is_stored = await self._commit(call, colour, taken, entry)
         if not (is_stored or call.is_cut_off) and taken.keeper.lost:
             self._note_lost(call)
         return Outcome(value, upto=None if is_stored else taken.early)
@@ -137,11 +147,15 @@ class NetworkLoading(Loading):
 
     async def _release(self, call: Call, colour: Colour, taken: _Taken) -> None:
         taken.keeper.stop()
-        await self._try(call, colour, "release", self.storage.release, (taken.lease,))
+        taken.is_over = bool(await self._try(call, colour, "release", self._end, taken.lease))
 
-    async def _commit(self, call: Call, colour: Colour, lease: Lease, entry: Entry) -> bool:
+    async def _end(self, lease: Lease) -> bool:
+        await self.storage.release((lease,))
+        return True
+
+    async def _commit(self, call: Call, colour: Colour, taken: _Taken, entry: Entry) -> bool:
         """Store an entry under its lease; return whether it is known to be stored."""
-        commit = self.storage.commit
+        commit, lease = self.storage.commit, taken.lease
         try:
             stored = await self._try(call, colour, "commit", commit, {lease: entry})
         except PackError as error:
@@ -149,6 +163,7 @@ class NetworkLoading(Loading):
             stored = await self._try(call, colour, "commit", commit, {lease: mark})
         if stored is None:
             return False
+        taken.is_over = True
         self._note_commit(call, lease.key, is_stored=lease.key in stored)
         return lease.key in stored
 
@@ -241,7 +256,8 @@ class NetworkLoading(Loading):
             if guard.wants_work():
                 await colour.do(self._work)
             if guard.bypasses(call.key):
-                return self._bypass(call)
+                self._bypass(call)
+                return None
         try:
             result = await colour.do(operation, *args)
         except StorageError as error:

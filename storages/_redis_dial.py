@@ -138,7 +138,7 @@ def _pool_of_url(url: str) -> redis.asyncio.ConnectionPool:
     database = "" if scheme == "unix" else urlsplit(url).path.strip("/")
     if database and not database.isdecimal():  # redis-py would take database 0
         raise ConfigurationError(
-            f"the database of a {scheme}:// URL is a number: {scheme}://host:port/0, not {database!r}"
+            f"the database of a URL is a number: {scheme}://host:port/0, not {database!r}"
         )
     try:
         return redis.asyncio.ConnectionPool.from_url(url)  # pyright: ignore[reportUnknownMemberType] - redis-py does not say what it takes
