@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
-from gecaso.errors import Unsupported, WaitTimeout
+from gecaso.errors import StorageError, Unsupported, WaitTimeout
 from gecaso.keys import Key, Owner, as_key
 from gecaso.waiting import steps
 
@@ -87,7 +87,7 @@ class BaseStorage(ABC):
             f"{type(self).__name__} cannot be cleared; add a method `async def clear(self)` to it"
         )
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - a working default, not a part to be written
         """Let go of connections and tasks. The storage may be used again afterwards."""
 
     async def __aenter__(self) -> Self:
@@ -262,7 +262,7 @@ class EntryStorage(BaseStorage):
             await asyncio.sleep(seconds / 3)
             try:
                 kept = await self.renew((lease,), seconds)
-            except Exception as error:
+            except StorageError as error:
                 logger.warning("the lease of %s could not be renewed: %s", lease.key, error)
                 continue
             if not kept:

@@ -178,11 +178,11 @@ class Cache:
         return decorate
 
     def _decorate(self, function: Any, policy: Policy, keys: KeyOptions, bridge: Bridge) -> Any:
+        given: Any = function  # `isinstance` would narrow the other to unknown types
         if isinstance(function, staticmethod):
-            inner: Any = function.__func__
-            return staticmethod(self._decorate(inner, policy, keys, bridge))
+            return staticmethod(self._decorate(given.__func__, policy, keys, bridge))
         to_class = isinstance(function, classmethod)
-        plain: Any = function.__func__ if isinstance(function, classmethod) else function
+        plain = given.__func__ if to_class else given
         is_async = _colour(plain)
 
         def make(is_method: bool) -> Function:
@@ -214,12 +214,13 @@ def _colour(function: Any) -> bool:
     """Return whether it is a coroutine function; refuse what cannot be cached."""
     if not callable(function):
         raise TypeError(f"{function!r} is no function; write @cached(...) above a def")
-    target = function
+    target: Any = function
     while isinstance(target, functools.partial):
         target = target.func
     if not (inspect.isfunction(target) or inspect.ismethod(target) or inspect.isbuiltin(target)):
-        call = getattr(type(target), "__call__", None)
-        if not isinstance(target, type) and inspect.isfunction(call):
+        kind: type[Any] = target.__class__
+        call: Any = getattr(kind, "__call__", None)  # noqa: B004 - the method, not whether
+        if not inspect.isclass(target) and inspect.isfunction(call):
             target = call
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         kind = "an async generator" if inspect.isasyncgenfunction(target) else "a generator"

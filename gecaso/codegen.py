@@ -63,8 +63,8 @@ def compile_path(
     ``keyed`` names the parameters that make the key; with ``key_of(*args, **kwargs)`` that makes
     the typed key instead. ``on_key_error(error)`` is told of a call whose key cannot be made,
     which then goes to the function uncached. With ``instances`` it is a method whose first
-    argument owns its entries: the table has, by the ``id`` of the instance, what `Bindings.entries` is
-    elsewhere.
+    argument owns its entries: the table has, by the ``id`` of the instance, what elsewhere is
+    `Bindings.entries`.
     """
     text = _Text(signature, is_async=is_async)
     names: dict[str, Any] = {
@@ -176,7 +176,8 @@ class _Text:
 
     def _element(self, name: str) -> str:
         # The two exact types that key as themselves; `type` cannot be lied to, `__class__` can.
-        return f"({name} if @type({name}) is @int or @type({name}) is @str else @typed({name}, {name!r}))"
+        plain = f"@type({name}) is @int or @type({name}) is @str"
+        return f"({name} if {plain} else @typed({name}, {name!r}))"
 
     def _signature(self) -> str:
         parts: list[str] = []
@@ -194,7 +195,11 @@ class _Text:
         return ", ".join(parts)
 
     def _parameter(self, one: Parameter) -> str:
-        star = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}.get(one.kind, "")
+        star = ""
+        if one.kind is Parameter.VAR_POSITIONAL:
+            star = "*"
+        elif one.kind is Parameter.VAR_KEYWORD:
+            star = "**"
         default = "" if one.default is Parameter.empty else f"=@default_{one.name}"
         return f"{star}{one.name}{default}"
 

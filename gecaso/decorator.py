@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
@@ -18,7 +19,10 @@ R = TypeVar("R")
 
 
 @overload
-def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCached[P, R]: ...
+def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
+    function: Callable[P, Coroutine[Any, Any, R]],
+    /,  # pyright: ignore[reportOverlappingOverload]
+) -> AsyncCached[P, R]: ...
 @overload
 def cached(function: Callable[P, R], /) -> Cached[P, R]: ...
 @overload
@@ -78,25 +82,31 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
     (100, 1)
     """
     if _is_bare(storage) and not options:
-        return Cache().cached()(storage)
+        return _cache(None, {}, storage)
     options = _renamed(options)
     if isinstance(storage, Cache):
         return storage.cached(**options)
     if storage is not None:
-        return _cache(storage, options)
-    return lambda function: _cache(None, dict(options))(function)
+        return Cache(storage).cached(**options)
+    # Without a storage each function has one of its own, so it is made for each.
+
+    def decorate(function: Any) -> Any:
+        return _cache(None, dict(options), function)
+
+    return decorate
 
 
 def _is_bare(thing: object) -> bool:
-    if isinstance(thing, type) and issubclass(thing, (BaseStorage, Cache)):
+    if inspect.isclass(thing) and issubclass(thing, (BaseStorage, Cache)):
         raise TypeError(f"{thing.__name__} is a class; write cached({thing.__name__}(), …)")
     if isinstance(thing, (BaseStorage, Cache)):
         return False
     return callable(thing) or isinstance(thing, (staticmethod, classmethod))
 
 
-def _cache(storage: BaseStorage | None, options: dict[str, Any]) -> Decorator:
-    return Cache(storage).cached(**options)
+def _cache(storage: BaseStorage | None, options: dict[str, Any], function: Any) -> Any:
+    decorate: Any = Cache(storage).cached(**options)
+    return decorate(function)
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ def emit(event: Event) -> None:
     for hook in hooks:
         try:
             hook(event)
-        except Exception:
+        except Exception:  # a listener must not hurt who it listens to
             logger.exception("a hook failed on %r", event)
 
 
@@ -143,7 +143,7 @@ def subscribe(hook: Hook) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def listening(hook: Hook) -> Iterator[None]:
+def listening(hook: Hook) -> Generator[None, None, None]:
     """Call ``hook(event)`` on every event inside the ``with`` block."""
     unsubscribe = subscribe(hook)
     try:

@@ -22,7 +22,7 @@ def faithful_copy(error: BaseException) -> BaseException:
     """
     try:
         other = _copy(error)
-    except Exception:  # somebody's class may refuse in any way; the error itself is still right
+    except Exception:  # noqa: BLE001 - somebody's class may refuse in any way
         return error
     if type(other) is not type(error) or other.args != error.args:
         return error

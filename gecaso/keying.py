@@ -126,12 +126,13 @@ class Keying:
         """
         if not self.is_method:
             return Key(self.owner, typed_key)
-        instance = args[0]
-        if hasattr(type(instance), "__cache_key__"):
+        instance: Any = args[0]
+        kind: type[Any] = instance.__class__
+        if hasattr(kind, "__cache_key__"):
             return Key(self.instance_owner, self._with(typed(instance, "self"), typed_key))
         if local:
             return Key(owner_of_instance(self.owner, instance), typed_key)
-        if not isinstance(instance, type):
+        if not inspect.isclass(instance):
             raise UnkeyableArgument(
                 f"{self.owner.label}: self has no __cache_key__, and a storage that other "
                 f"processes share cannot keep entries by an object's identity. Give "
@@ -145,5 +146,3 @@ class Keying:
         if not self.keyed:
             return element
         return (element, typed_key) if len(self.keyed) == 1 else (element, *typed_key)
-
-

@@ -103,7 +103,8 @@ class LeaseTable:
             for key in list(self._held if keys is None else keys):
                 self.kill(key)
 
-    def keys(self) -> list[Key]:
+    def outstanding(self) -> list[Key]:
+        """Return the keys whose lease is out."""
         with self.lock:
             return list(self._held)
 

@@ -142,7 +142,7 @@ class Loading(ABC):
         if policy.condition is not None and not policy.condition(value):
             return self._mark(call, "the condition does not hold")
         now = self.storage.now()
-        ttl = policy.ttl if type(policy.ttl) is float else policy.ttl_of(value)
+        ttl = policy.ttl_of(value)
         until = inf if ttl is None else now + ttl
         return Entry(value, now, until, until, cost, params=policy.params)
 

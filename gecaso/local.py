@@ -153,7 +153,7 @@ class LocalStorage(EntryStorage):
         """Invalidate every key of an owner; without one, every key."""
         with self.leases.lock:
             self.leases.kill_all(
-                [key for key in self.leases.keys() if owner is None or key.owner is owner]
+                [key for key in self.leases.outstanding() if owner is None or key.owner is owner]
             )
             self.erase_all(owner)
 

@@ -20,48 +20,46 @@ __all__ = ["LocalLoading"]
 class LocalLoading(Loading):
     """The flights over one storage in this process."""
 
-    local: LocalStorage
-
     def __init__(self, storage: LocalStorage) -> None:
         super().__init__(storage)
-        self.local = storage
+        self.local = self._store = storage
 
     async def look(self, call: Call, colour: Colour) -> Entry | None:
-        return self.local.fetch_one(call.key)
+        return self._store.fetch_one(call.key)
 
     async def _fly(self, flight: Flight, call: Call, colour: Colour) -> Outcome:
         # A lease in this process needs no renewal: its holder cannot fall silent unnoticed.
         early = flight.joined
-        got = self.local.lease_one(call.key, inf)
-        if isinstance(got, Busy):
-            waited = await self._wait(flight, call, colour, got)
+        lease: Lease | Busy | None = self._store.lease_one(call.key, inf)
+        if isinstance(lease, Busy):
+            waited = await self._wait(flight, call, colour, lease)
             if isinstance(waited, Outcome):
                 return waited
-            got, early = waited
-        if got is None:
+            lease, early = waited
+        if lease is None:
             value, _ = await self._load(call, colour)
             return Outcome(value, upto=early)
-        if got.seen is not None:
-            outcome = self._outcome_of(call, got.seen, early)
+        if lease.seen is not None:
+            outcome = self._outcome_of(call, lease.seen, early)
             if outcome is not None:
-                self.local.leases.give_back(got)
+                self._store.leases.give_back(lease)
                 return outcome
         try:
             value, cost = await self._load(call, colour)
             entry = self._entry(call, value, cost)
         except BaseException as error:
-            fenced = not self.local.leases.give_back(got)
+            fenced = not self._store.leases.give_back(lease)
             if not isinstance(error, Exception):
                 raise
             # Who joined after an invalidation starts over: the failure is older than that.
             return Outcome(error=error, upto=early if fenced else None)
-        return Outcome(value, upto=None if self._commit(call, got, entry) else early)
+        return Outcome(value, upto=None if self._commit(call, lease, entry) else early)
 
     def _commit(self, call: Call, lease: Lease, entry: Entry) -> bool:
         try:
-            is_stored = self.local.commit_one(lease, entry)
+            is_stored = self._store.commit_one(lease, entry)
         except PackError as error:
-            is_stored = self.local.commit_one(lease, self._note_unstorable(call, error))
+            is_stored = self._store.commit_one(lease, self._note_unstorable(call, error))
         self._note_commit(call, lease.key, is_stored=is_stored)
         return is_stored
 
@@ -79,9 +77,9 @@ class LocalLoading(Loading):
             left = give_up - time.monotonic()
             if left <= 0:
                 return None, flight.mark()
-            await colour.wait_lease(self.local, busy, min(step, left))
+            await colour.wait_lease(self._store, busy, min(step, left))
             mark = flight.mark()
-            got = self.local.lease_one(call.key, inf)
+            got = self._store.lease_one(call.key, inf)
             if isinstance(got, Lease):
                 return got, mark
             busy = got

@@ -292,7 +292,7 @@ def _portal() -> BlockingPortal:
 
 
 def _start_portal() -> BlockingPortal:
-    global _current_portal, _portal_thread
+    global _portal_thread
     started = threading.Event()
 
     async def main() -> None:

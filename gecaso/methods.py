@@ -112,7 +112,7 @@ def _takes_position(function: Callable[..., Any]) -> bool:
 
 
 class Bound(functools.partial[Any]):
-    """A cached method of one instance. A partial, for it is made at each access, and must be quick."""
+    """A cached method of one instance: a partial, since one is made at each access."""
 
     __slots__ = ()
 

@@ -20,7 +20,7 @@ from gecaso.colours import ASYNC, Colour
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import PackError, StorageError
 from gecaso.flight import Flight, Outcome
-from gecaso.guard import Guard, guard_of
+from gecaso.guard import guard_of
 from gecaso.keeper import Keeper
 from gecaso.keys import Key
 from gecaso.loading import Loading
@@ -54,12 +54,10 @@ class _Without:
 class NetworkLoading(Loading):
     """The flights over one storage that is reached over a network, or through user's code."""
 
-    guard: Guard  # pyright: ignore[reportIncompatibleVariableOverride] - set once, never None here
-
     def __init__(self, storage: EntryStorage) -> None:
         super().__init__(storage)
-        self.guard = guard_of(storage)
-        self.guard.flights.add(self.flights)
+        self.guard = self._guard = guard_of(storage)
+        self._guard.flights.add(self.flights)
 
     async def look(self, call: Call, colour: Colour) -> Entry | None:
         return await self._try(call, colour, "look up", self._lookup, call.key)
@@ -74,7 +72,7 @@ class NetworkLoading(Loading):
 
         ``make_call(*args)`` makes the call of what is no hit.
         """
-        if key in self.flights or not self.guard.is_quiet:
+        if key in self.flights or not self._guard.is_quiet:
             return await self.obtain(make_call(*args), ASYNC)
         try:
             entry = await self.storage.lookup(key)
@@ -109,7 +107,7 @@ class NetworkLoading(Loading):
                 await colour.do(self._hand_back_later, ready.lease)
 
     async def _hand_back_later(self, lease: Lease) -> None:
-        self.guard.hand_back(lease)
+        self._guard.hand_back(lease)
 
     async def _fly_leased(
         self, flight: Flight, call: Call, colour: Colour, taken: _Taken
@@ -226,7 +224,7 @@ class NetworkLoading(Loading):
             got = (await asyncio.shield(asking))[key]
         except CancelledError:
             # The storage may grant it all the same; nobody shall wait for a lease without a holder.
-            self.guard.spawn(_hand_back(self.storage, asking))
+            self._guard.spawn(_hand_back(self.storage, asking))
             raise
         if isinstance(got, Busy):
             return got
@@ -249,7 +247,7 @@ class NetworkLoading(Loading):
         *args: *Ts,
     ) -> T | None:
         """Run an operation of the storage; None if that is, or is known to be, in trouble."""
-        guard = self.guard
+        guard = self._guard
         if call.is_cut_off:
             return None
         if not guard.is_quiet:
@@ -268,7 +266,7 @@ class NetworkLoading(Loading):
         return result
 
     async def _work(self) -> None:
-        self.guard.work()
+        self._guard.work()
 
     def _bypass(self, call: Call) -> None:
         if call.policy.on_storage_error == "raise":
@@ -280,7 +278,7 @@ class NetworkLoading(Loading):
     def _failed(self, call: Call, name: str, error: StorageError) -> None:
         call.is_cut_off = True  # trouble costs a call one failure, not one for each operation
         call.counters.storage_errors += 1
-        self.guard.failed(name, error, call.key)
+        self._guard.failed(name, error, call.key)
         if call.policy.on_storage_error == "raise":
             raise error
 

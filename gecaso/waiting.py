@@ -23,7 +23,7 @@ def steps(notifies: bool) -> Iterator[float]:
     step = 0.010
     waited = 0.0
     while True:
-        pause = step * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+        pause = step * random.uniform(0.8, 1.2)
         yield pause
         waited += pause
         step = min(step * 1.5, 0.05 if waited < 1.0 else 0.5)

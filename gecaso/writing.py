@@ -87,5 +87,5 @@ class Writing:
 
 def _owner_of(key: Any) -> Owner:
     # The flight of a refresh is kept under a pair, see `loading`.
-    owner: Owner = key[0].owner if isinstance(key, tuple) else key.owner
-    return owner
+    plain: Key = key if isinstance(key, Key) else key[0]
+    return plain.owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["weigh"]
@@ -34,16 +35,20 @@ def weigh(value: Any) -> int:
 def _parts(thing: Any) -> list[Any]:
     if isinstance(thing, (str, bytes, bytearray, int, float, type)):
         return []
+    whole: Any = thing  # `isinstance` would narrow `thing` to a container of unknown things
     parts: list[Any] = []
     if isinstance(thing, dict):
-        for key, value in thing.items():
-            parts += (key, value)
+        parts.extend(whole.keys())
+        parts.extend(whole.values())
     elif isinstance(thing, (list, tuple, set, frozenset)):
-        parts.extend(thing)
-    parts.extend(getattr(thing, "__dict__", {}).values())
-    for cls in type(thing).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(thing, name) and name not in ("__dict__", "__weakref__"):
-                parts.append(getattr(thing, name))
+        parts.extend(whole)
+    parts.extend(getattr(whole, "__dict__", {}).values())
+    for cls in type(whole).__mro__:
+        slots: str | Iterable[str] = cls.__dict__.get("__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        parts.extend(getattr(whole, name) for name in names if _is_set(whole, name))
     return parts
+
+
+def _is_set(thing: Any, slot: str) -> bool:
+    return slot not in ("__dict__", "__weakref__") and hasattr(thing, slot)
