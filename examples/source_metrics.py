@@ -382,10 +382,8 @@ def main() -> int | str:
         )
         with pool:
             asyncio.run(run(job, storage, pool))
-    except (gecaso.ConfigurationError, gecaso.StorageError) as error:
+    except (gecaso.ConfigurationError, gecaso.StorageError, ModuleNotFoundError) as error:
         return f"source_metrics: {error}"
-    except ModuleNotFoundError as error:
-        return f"source_metrics: {error}; install it: pip install 'gecaso[all]'"
     except KeyboardInterrupt:
         return "source_metrics: stopped"
     return 0

@@ -26,7 +26,12 @@ def __getattr__(name: str) -> object:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f".{module}", __name__), name)
+    try:
+        value: object = getattr(import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} needs {error.name}: pip install gecaso[{module}]", name=error.name
+        ) from error
     globals()[name] = value
     return value
 
