@@ -74,6 +74,17 @@ async def test_each_subject_runs_between_two_runs_of_the_base_and_the_first_roun
     assert [len(result.subjects) for result in results.values()] == [2, 2]
 
 
+async def test_a_run_of_the_base_is_the_neighbour_of_both_subjects_around_it() -> None:
+    clock = Clock()
+    base_times = iter([0.0] * 3 + [10.0, 30.0, 90.0])
+    base = clock.taking(lambda: next(base_times))
+    subjects = {name: clock.taking(lambda: 10.0) for name in ("first", "second")}
+
+    results = await compare(base, subjects, rounds=1, stopwatch=clock.stopwatch)
+
+    assert [results[name].bases[0].wall for name in subjects] == [2.0, 6.0]
+
+
 async def test_what_slows_subject_and_base_alike_leaves_their_ratio_alone() -> None:
     clock = Clock()
     slowness = iter([1.0] * 3 + [1.0] * 3 + [7.0] * 3 + [30.0] * 3)
