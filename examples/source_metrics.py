@@ -265,7 +265,7 @@ def findings(job: Job) -> list[Row]:
         ("most lines", f"{largest.lines:,}", largest.module),
         ("most functions", f"{busiest.functions:,}", busiest.module),
         ("most classes", f"{classiest.classes:,}", classiest.module),
-        ("deepest nesting", f"{deepest.depth:,}", f"{deepest.module}, blocks in one another"),
+        ("deepest nesting", f"{deepest.depth:,}", f"{deepest.module}, blocks within blocks"),
         ("longest function", f"{longest.longest_lines:,}", f"{longest.module}: {longest.longest}"),
     ]
     if job.unreadable:
