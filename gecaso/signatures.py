@@ -66,6 +66,9 @@ class AsyncCached(_Colourless[P], Protocol[P, R]):
         self: AsyncCached[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
     ) -> AsyncCached[Q, R]: ...
 
+    @overload  # a static method
+    def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
+
 
 class Cached(_Colourless[P], Protocol[P, R]):
     """A cached plain function."""
@@ -98,16 +101,17 @@ class Cached(_Colourless[P], Protocol[P, R]):
         self: Cached[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
     ) -> Cached[Q, R]: ...
 
+    @overload  # a static method
+    def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
+
 
 class Decorator(Protocol):
     """What `cached(storage, …)` returns."""
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload] - the first that fits is meant
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCached[P, R]: ...
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...
-
-

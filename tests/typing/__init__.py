@@ -1,0 +1,1 @@
+"""What type checkers see: these files are checked, not run."""
