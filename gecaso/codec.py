@@ -13,7 +13,7 @@ from gc import get_referents
 from typing import Any
 
 import ormsgpack
-from ormsgpack import Ext, packb, unpackb
+from ormsgpack import Ext, Fragment, packb, unpackb
 
 from gecaso.errors import ConfigurationError, PackError, UnpackError
 from gecaso.forms import FORMS, OBJECT, Decode, Form, Load, Pack
@@ -51,7 +51,7 @@ _KEYS: frozenset[type[Any]] = frozenset({str, int, float, bool, _NONE, bytes})
 _HOLDERS: frozenset[type[Any]] = frozenset({list, dict})
 _LEAVES: frozenset[type[Any]] = frozenset({float, bool, _NONE, bytes})
 # What ormsgpack writes without asking, and reads back as something else.
-_MISTAKEN = frozenset({bytearray, memoryview, Ext, getattr(ormsgpack, "Fragment", Ext)})
+_MISTAKEN = frozenset({bytearray, memoryview, Ext, Fragment})
 
 
 class Codec:

@@ -135,6 +135,6 @@ def _resolve(text: str | ForwardRef, scope: Mapping[str, Any]) -> object:
     if isinstance(text, ForwardRef):
         text = text.__forward_arg__
     try:
-        return eval(text, {"__builtins__": {}}, _Names(scope))  # the user's own code
+        return eval(text, {}, _Names(scope))  # the user's own code
     except Exception:  # noqa: BLE001 # whatever it raises, it names no class
         return None

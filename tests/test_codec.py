@@ -210,6 +210,18 @@ def test_what_is_nested_deeply_comes_back_or_is_refused(wrap: Callable[[Any], An
     assert 4 <= sum(outcomes) < 9
 
 
+@pytest.mark.parametrize(("depth", "fits"), [(64, True), (65, False)])
+def test_64_forms_may_be_inside_each_other(depth: int, fits: bool) -> None:
+    value: Any = ()
+    for _ in range(depth - 1):
+        value = (value,)
+    if fits:
+        assert there_and_back(value) == value
+    else:
+        with pytest.raises(PackError, match="nested too deeply"):
+            CODEC.dumps(value)
+
+
 def test_a_plain_value_needs_no_look_at_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
     monkeypatch.setattr("gecaso.codec.is_odd", looked.append)

@@ -167,6 +167,16 @@ def test_a_decimal_that_is_none_is_a_miss_even_where_the_context_would_not_mind(
         refused(payload(form("Decimal", b"banana")), PACKER)
 
 
+def test_no_file_is_looked_for_whose_name_could_not_be_that_of_a_time_zone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr("gecaso.forms.ZoneInfo", looked.append)
+    for name in (b"../../etc/passwd", b"/etc/passwd", b"..", b"a" * 99, b"a/" * 9 + b"a", b"a\n"):
+        refused(payload([form("ZoneInfo", name), form(99, b"")]), PACKER)
+    assert looked == []
+
+
 def test_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = builtins.__import__
@@ -255,8 +265,8 @@ def test_no_nesting_exhausts_the_stack_of_a_thread() -> None:
 NESTED = {OBJECT, *(one.tag for one in FORMS.values() if one.nested)}
 LEAVES: list[Any] = [
     None, True, -1, 300, -300, 70000, -70000, 2**40, -(2**40), 1.5, "a" * 20, "é" * 200,
-    "x" * 70000, b"\x91" * 9, b"\x91" * 300, b"\xdd" * 70000, *(Ext(8, b"\x91" * n) for n in (1, 2, 4, 8, 16)),
-    *(Ext(8, b"\x91" * n) for n in (0, 5, 300, 70000)),
+    "x" * 70000, b"\x91" * 9, b"\x91" * 300, b"\xdd" * 70000,
+    *(Ext(8, b"\x91" * n) for n in (0, 1, 2, 4, 5, 8, 16, 300, 70000)),
 ]  # fmt: skip
 DEPTHS: list[tuple[Any, int]] = [
     ([LEAVES, [[LEAVES]], LEAVES], 4),
@@ -265,6 +275,7 @@ DEPTHS: list[tuple[Any, int]] = [
     ({str(n): [n] for n in range(70000)}, 2),
     ([[0] * 70000, [[n] for n in range(300)], {"a": {n: {n: 1} for n in range(300)}}], 4),
     ([form("tuple", [1, form("tuple", [[2]])]), 1, [[[1]]]], 6),
+    ([form("tuple", packed([1]) + b"\x01" * 9), [[[1]]]], 4),  # which a reader does not look at
 ]
 
 
