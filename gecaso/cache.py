@@ -134,13 +134,21 @@ class Cache:
         """The same as `remove`: no value whose load began before this is served after it."""
         await self.remove(*keys)
 
+    @overload
     async def get_or_create(
         self,
         key: Any,
-        creator: Callable[[], Awaitable[T]] | Callable[[], T],
+        creator: Callable[[], Awaitable[T]],
         *,
-        ttl: Ttl | Literal["default"] = "default",
-    ) -> T:
+        ttl: Ttl | Literal["default"] = ...,
+    ) -> T: ...
+    @overload
+    async def get_or_create(
+        self, key: Any, creator: Callable[[], T], *, ttl: Ttl | Literal["default"] = ...
+    ) -> T: ...
+    async def get_or_create(
+        self, key: Any, creator: Callable[[], Any], *, ttl: Ttl | Literal["default"] = "default"
+    ) -> Any:
         """Return the fresh value of ``key``; if there is none, what ``creator()`` returns, stored.
 
         One ``creator`` runs at a time for a key, however many callers there are. It may be a
@@ -153,8 +161,7 @@ class Cache:
             return await value if inspect.isawaitable(value) else value
 
         call = Call(as_key(key), load, policy, self._counters)
-        result: T = await self._loading.obtain(call, ASYNC)
-        return result
+        return await self._loading.obtain(call, ASYNC)
 
     def _with_ttl(self, ttl: Ttl) -> Policy:
         policy = Policy.make(self._policy, ttl=ttl)
@@ -218,8 +225,8 @@ def _colour(function: Any) -> bool:
     while isinstance(target, functools.partial):
         target = target.func
     if not (inspect.isfunction(target) or inspect.ismethod(target) or inspect.isbuiltin(target)):
-        kind: type[Any] = target.__class__
-        call: Any = getattr(kind, "__call__", None)  # noqa: B004 - the method, not whether
+        cls: type[Any] = target.__class__
+        call: Any = getattr(cls, "__call__", None)  # noqa: B004 - the method, not whether
         if not inspect.isclass(target) and inspect.isfunction(call):
             target = call
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):

@@ -68,7 +68,7 @@ def test_killing_ends_a_lease_whoever_has_it() -> None:
     assert not (table.owns(lease) or table.renew(lease, 1.0) or table.begin_commit(lease))
     one, two = leased(table), table.take(as_key("two"), inf)
     assert isinstance(two, Lease)
-    assert sorted(map(str, table.keys())) == ["k", "two"]
+    assert sorted(map(str, table.outstanding())) == ["k", "two"]
     table.kill_all([KEY])
     assert (table.owns(one), table.owns(two)) == (False, True)
     table.kill_all()
