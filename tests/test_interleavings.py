@@ -6,16 +6,19 @@ What stands for a process is a storage object and a cache of its own.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 
-from gecaso import InvalidationFailed, events
+from gecaso import Cache, InvalidationFailed, events
 from gecaso.keys import as_key
 from gecaso.storages.memcached import MemcachedStorage
 from gecaso.storages.redis import RedisStorage
 from tests.scenes import (
+    KINDS,
     NETWORK,
     Place,
     Process,
@@ -268,6 +271,80 @@ async def test_a_holder_that_is_silent_is_replaced_and_its_late_result_is_not_st
         assert await process.cache.get_or_create("silent", lambda: "new") == "new"
     assert await a.commit({lease: a.new_entry("late")}) == set()  # type: ignore[dict-item]  # see above
     assert await b.get("silent") == "new"
+
+
+# -- any order at all ------------------------------------------------------------------------------
+
+
+class Versions:
+    """Values with versions, and the oldest that who asks from now on may get."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.now: Counter[str] = Counter()
+        self.floor: Counter[str] = Counter()
+        self.reads = 0
+
+    async def pause(self) -> None:
+        """Let others run, for a while that differs from time to time."""
+        if self.chance.random() < 0.5:
+            await asyncio.sleep(self.chance.random() * 0.003)
+        else:
+            await asyncio.sleep(0)
+
+    async def load(self, key: str) -> int:
+        await self.pause()
+        version = self.now[key]
+        await self.pause()
+        return version
+
+    async def write(self, cache: Cache, key: str) -> None:
+        self.now[key] += 1
+        version = self.now[key]
+        if self.chance.random() < 0.3:
+            await cache.set(key, version)
+        else:
+            await cache.invalidate(key)
+        self.floor[key] = max(self.floor[key], version)
+
+    async def read(self, cache: Cache, key: str) -> None:
+        floor = self.floor[key]
+        asking = asyncio.create_task(cache.get_or_create(key, lambda: self.load(key)))
+        if self.chance.random() < 0.1:
+            await self.pause()
+            asking.cancel()
+            await asyncio.wait([asking])
+            return
+        assert await asking >= floor
+        self.reads += 1
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nobody_gets_what_was_invalidated_before_he_asked(place: Place, seed: int) -> None:
+    chance = random.Random(seed)
+    versions = Versions(chance)
+    storage = place.open()
+    caches = [Cache(storage, ttl=60), *[Cache(place.beside(storage), ttl=60) for _ in range(2)]]
+    # One writer for each key: two that write at once would not know whose value is the newer.
+    owners = {f"key {number}": caches[number % 3] for number in range(6)}
+
+    async def writer(key: str) -> None:
+        for _ in range(300):
+            await versions.write(owners[key], key)
+            await versions.pause()
+
+    async def reader() -> None:
+        while writers and not all(one.done() for one in writers):
+            await versions.read(chance.choice(caches), chance.choice([*owners]))
+
+    async with asyncio.timeout(30):
+        writers = [asyncio.create_task(writer(key)) for key in owners]
+        await asyncio.gather(*writers, *[reader() for _ in range(30)])
+    assert versions.reads > 1000
+    for key in owners:
+        for cache in caches:
+            assert await cache.get_or_create(key, lambda: -1) in (versions.now[key], -1)
 
 
 # -- memcached -------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ is the test's end of one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +41,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # so that its forked children can be killed with it
         )
 
     def __enter__(self) -> Self:
@@ -64,12 +67,14 @@ class Worker:
 
     def end(self) -> str:
         """Wait for its end, which must be a good one, and return what it printed."""
-        out, errors = self._process.communicate(timeout=60)
+        out, errors = self._process.communicate(timeout=30)
         assert (self._process.returncode, errors) == (0, "")
         return out
 
     def kill(self) -> None:
-        self._process.kill()
+        """End it, and the children that it forked, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def storage_at(url: str) -> Storage:
