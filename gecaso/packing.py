@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -208,6 +207,8 @@ class Packer:
 
     def _value(self, form: int, payload: bytes) -> Any:
         if form == PICKLE and self._signer is not None:
+            import pickle
+
             return _read(pickle.loads, payload)
         if form != self._format:
             raise UnpackError("the data was packed by another serializer")
@@ -246,6 +247,8 @@ def _known(types: Iterable[object]) -> frozenset[type]:
 
 
 def _pickled(value: object, reason: PackError) -> bytes:
+    import pickle  # most programs never need it
+
     try:
         return pickle.dumps(value, protocol=5)
     except Exception as error:  # any class may raise anything when it is pickled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import NoneType
 from typing import Any, Protocol
 
@@ -32,10 +31,15 @@ class ExactJSON:
     '{"a":[1,null]}'
     """
 
+    def __init__(self) -> None:
+        import json  # most programs never need it here
+
+        self._json = json
+
     def dumps(self, value: Any, /) -> str:
         try:
             path = _not_json(value)
-            text = json.dumps(value, separators=(",", ":")) if path is None else ""
+            text = self._json.dumps(value, separators=(",", ":")) if path is None else ""
         except (RecursionError, ValueError) as error:
             raise PackError(f"value cannot be JSON: {error}") from error
         if path is not None:
@@ -43,7 +47,7 @@ class ExactJSON:
         return text
 
     def loads(self, data: bytes, /) -> Any:
-        return json.loads(data)
+        return self._json.loads(data)
 
 
 def chosen(serializer: Any, *, signed: bool) -> Serializer | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -83,7 +82,7 @@ def items(path: str, pairs: dict[Any, Any]) -> Iterator[Step]:
 def _shown(key: object) -> str:
     """Return how to write ``key``, or nothing if that is long."""
     if type(key) is str and len(key) <= _SHORT:
-        return json.dumps(key, ensure_ascii=not key.isprintable())
+        return f'"{key}"' if key.isprintable() and '"' not in key else repr(key)
     return repr(key) if type(key) is int and key.bit_length() < 64 else ""
 
 
