@@ -144,22 +144,24 @@ class Flights:
     """The flights of one cache, for all loops and threads of the process."""
 
     def __init__(self) -> None:
+        # For a quick look whether there is a flight at all; changed in here only, with the lock.
+        self.open: dict[Hashable, Flight] = {}
         self._reset()
         _tables.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[Hashable, Flight] = {}
+        self.open.clear()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._open
+        return key in self.open
 
     def __repr__(self) -> str:
-        return f"<Flights: {len(self._open)} in the air>"
+        return f"<Flights: {len(self.open)} in the air>"
 
     def join(self, key: Hashable, loop: AbstractEventLoop | None) -> tuple[Flight, Waiter, bool]:
         """Return the flight of ``key``, this caller's place in it, and whether it must fly it.
@@ -170,7 +172,7 @@ class Flights:
         own = current_flight.get()
         gone: list[Any] = []
         with self._lock:
-            flight = self._open.get(key)
+            flight = self.open.get(key)
             if flight is not None and flight.is_lost():
                 gone = self._take_lost()  # what they hold is let go without the lock
                 flight = None
@@ -182,7 +184,7 @@ class Flights:
                 if own.waits_for is None:
                     own.waits_for = []
                 own.waits_for.append(flight)
-            self._open[key] = flight
+            self.open[key] = flight
             waiter.place = flight.joined
             flight.joined += 1
             flight.present += 1
@@ -193,7 +195,7 @@ class Flights:
 
     def _take_lost(self) -> list[Any]:
         """Forget, and return, what belongs to closed loops. Called with the lock."""
-        lost = [flight for flight in self._open.values() if flight.is_lost()]
+        lost = [flight for flight in self.open.values() if flight.is_lost()]
         for flight in lost:
             self._close(flight)
         tasks = [task for task in self._tasks if task.get_loop().is_closed()]
@@ -214,7 +216,7 @@ class Flights:
             if id(flight) not in seen and flight.outcome is None:
                 seen.add(id(flight))
                 waiting.extend(flight.waits_for or ())
-                if (twin := self._open.get(_twin(flight.key))) is not None:
+                if (twin := self.open.get(_twin(flight.key))) is not None:
                     waiting.append(twin)
 
     def start(self, flight: Flight, task: asyncio.Task[None]) -> None:
@@ -251,12 +253,12 @@ class Flights:
         """Later callers of these keys start new flights."""
         with self._lock:
             for key in keys:
-                self._open.pop(key, None)
+                self.open.pop(key, None)
 
     def detach_where(self, condition: Callable[[Any], bool]) -> None:
         with self._lock:
-            for key in [key for key in self._open if condition(key)]:
-                del self._open[key]
+            for key in [key for key in self.open if condition(key)]:
+                del self.open[key]
 
     def land(self, flight: Flight, outcome: Outcome) -> None:
         """Deliver: the flight is over."""
@@ -272,8 +274,8 @@ class Flights:
         _wake(waiters)
 
     def _close(self, flight: Flight) -> None:
-        if self._open.get(flight.key) is flight:
-            del self._open[flight.key]
+        if self.open.get(flight.key) is flight:
+            del self.open[flight.key]
 
 
 def _twin(key: Any) -> Any:

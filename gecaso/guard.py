@@ -43,13 +43,13 @@ class Guard:
         self._storage = weakref.ref(storage)
         self.breaker = Breaker()
         self.flights: WeakSet[Flights] = WeakSet()
-        self._pending: dict[Key, object] = {}
+        self.pending: dict[Key, object] = {}
         self._owed: set[Lease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Guard: {self.breaker!r}, {len(self._pending)} invalidations pending>"
+        return f"<Guard: {self.breaker!r}, {len(self.pending)} invalidations pending>"
 
     def _reset_after_fork(self) -> None:
         # The pending invalidations stay: what they protect from is the same in the child.
@@ -63,15 +63,15 @@ class Guard:
     @property
     def is_quiet(self) -> bool:
         """Whether there is no trouble at all: the way of a hit looks at nothing else."""
-        return not (self.breaker.failures or self._pending)
+        return not (self.breaker.failures or self.pending)
 
     def bypasses(self, key: Key) -> bool:
         """Return whether a call for ``key`` must do without the storage now."""
-        return self.breaker.is_open or key in self._pending
+        return self.breaker.is_open or key in self.pending
 
     def wants_work(self) -> bool:
         """Return whether `work` has something to do."""
-        return self.breaker.take_probe() or (bool(self._pending) and not _runs(self._retry))
+        return self.breaker.take_probe() or (bool(self.pending) and not _runs(self._retry))
 
     def work(self) -> None:
         """Probe, or retry, in tasks of the running loop; callers do not wait for either."""
@@ -126,7 +126,7 @@ class Guard:
             self._postpone(keys)
             raise
         if error is None:
-            self._settle({key: self._pending[key] for key in keys if key in self._pending})
+            self._settle({key: self.pending[key] for key in keys if key in self.pending})
         else:
             self._postpone(keys)
         if events.hooks:
@@ -159,7 +159,7 @@ class Guard:
 
     def _postpone(self, keys: tuple[Key, ...]) -> None:
         for key in keys:
-            self._pending[key] = object()
+            self.pending[key] = object()
         self._start_retry()
 
     def hand_back(self, lease: Lease) -> None:
@@ -171,13 +171,13 @@ class Guard:
         self._start_retry()
 
     def _start_retry(self) -> None:
-        if (self._pending or self._owed) and not _runs(self._retry):
+        if (self.pending or self._owed) and not _runs(self._retry):
             self._retry = self.spawn(self._retry_pending())
 
     async def _retry_pending(self) -> None:
         pause = FIRST_PAUSE
-        while (self._pending or self._owed) and (storage := self._storage()) is not None:
-            tried = dict(self._pending)
+        while (self.pending or self._owed) and (storage := self._storage()) is not None:
+            tried = dict(self.pending)
             self._owed = {lease for lease in self._owed if storage.now() < lease.until}
             owed = frozenset(self._owed)
             try:
@@ -196,8 +196,8 @@ class Guard:
 
     def _settle(self, tried: dict[Key, object]) -> None:
         for key, mark in tried.items():
-            if self._pending.get(key) is mark:  # otherwise invalidated again since
-                del self._pending[key]
+            if self.pending.get(key) is mark:  # otherwise invalidated again since
+                del self.pending[key]
 
     # --- tasks --------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Loading(ABC):
 
     async def obtain(self, call: Call, colour: Colour) -> Any:
         """Return the value: the one stored, another caller's, or a new one."""
-        if call.is_refresh or call.key in self.flights:
+        if call.is_refresh or (self.flights.open and call.key in self.flights.open):
             return await self.obtain_after(call, colour, None)
         return await self.obtain_after(call, colour, await self.look(call, colour))
 

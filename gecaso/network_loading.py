@@ -58,6 +58,7 @@ class NetworkLoading(Loading):
         super().__init__(storage)
         self.guard = self._guard = guard_of(storage)
         self._guard.flights.add(self.flights)
+        self._table = self.flights.open
 
     async def look(self, call: Call, colour: Colour) -> Entry | None:
         return await self._try(call, colour, "look up", self._lookup, call.key)
@@ -72,7 +73,8 @@ class NetworkLoading(Loading):
 
         ``make_call(*args)`` makes the call of what is no hit.
         """
-        if key in self.flights or not self._guard.is_quiet:
+        guard, flights = self._guard, self._table
+        if (flights and key in flights) or guard.breaker.failures or guard.pending:
             return await self.obtain(make_call(*args), ASYNC)
         try:
             entry = await self.storage.lookup(key)

@@ -69,7 +69,7 @@ def test_a_child_starts_with_a_closed_breaker_and_what_is_pending_stays() -> Non
     storage = Distant()
     guard = guard_of(storage)
     key = as_key("a")
-    guard._pending[key] = object()  # pyright: ignore[reportPrivateUsage] - as a failed invalidation does
+    guard.pending[key] = object()  # as a failed invalidation does
     guard.breaker.failures, guard.breaker.is_open = 3, True
 
     def check() -> None:
