@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from gecaso import BaseStorage
+
+T = TypeVar("T")
 
 
 class FakeClock:
@@ -22,8 +25,8 @@ class FakeClock:
         self.now += seconds
 
 
-class DictStorage(BaseStorage):
-    """Three methods over a dict, as a user writes them; counts and remembers its calls."""
+class OnlyValues(BaseStorage):
+    """Values in a dict; `set` is for a subclass."""
 
     def __init__(self) -> None:
         self.values: dict[Any, Any] = {}
@@ -34,13 +37,17 @@ class DictStorage(BaseStorage):
         self.threads.add(threading.current_thread())
         return self.values[key]
 
-    async def set(self, key: Any, value: Any, *, ttl: float | None = None) -> None:
-        self.sets.append((key, value, {} if ttl is None else {"ttl": ttl}))
-        self.values[key] = value
-
     async def remove(self, *keys: Any) -> None:
         for key in keys:
             self.values.pop(key, None)
+
+
+class DictStorage(OnlyValues):
+    """Three methods over a dict, as a user writes them; remembers its calls."""
+
+    async def set(self, key: Any, value: Any, *, ttl: float | None = None) -> None:
+        self.sets.append((key, value, {} if ttl is None else {"ttl": ttl}))
+        self.values[key] = value
 
 
 class Loads:
@@ -49,7 +56,7 @@ class Loads:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: T) -> T:
         self.seen.append(value)
         return value
 
@@ -80,3 +87,7 @@ def in_thread(function: Callable[[], Any], *, timeout: float = 20.0) -> Any:
 def portal_threads() -> list[threading.Thread]:
     """Return the background threads of gecaso that run."""
     return [thread for thread in threading.enumerate() if thread.name == "gecaso"]
+
+
+# Deprecated as of Python 3.14, and still what frameworks ask.
+asyncio_iscoroutinefunction: Callable[[object], bool] = getattr(asyncio, "iscoroutinefunction")  # noqa: B009 - deprecated

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
 
 from gecaso import MISSING, BaseStorage, Cache, LRUStorage, MemoryStorage, NullStorage, cached
 from gecaso.errors import ConfigurationError, UnkeyableArgument, UnknownOption
-from tests.doubles import DictStorage, FakeClock, Loads
+from tests.doubles import DictStorage, FakeClock, Loads, OnlyValues
 
 
 @pytest.fixture(params=["memory", "isolate", "lru", "dict"])
@@ -51,11 +52,12 @@ async def test_a_miss_may_give_a_default(cache: Cache) -> None:
 
 
 async def test_values_that_are_false_are_values(cache: Cache) -> None:
-    for value in (None, False, 0, "", b"", []):
+    values: list[Any] = [None, False, 0, "", b"", []]
+    for value in values:
         await cache.set("a", value)
         assert await cache.get("a", default="missing") == value
         loads = Loads()
-        assert await cache.get_or_create("a", lambda loads=loads: loads("new")) == value
+        assert await cache.get_or_create("a", functools.partial(loads, "new")) == value
         assert len(loads) == 0
 
 
@@ -138,7 +140,7 @@ async def test_a_ttl_is_that_of_the_cache_or_of_the_call() -> None:
 
 
 async def test_a_ttl_that_the_storage_does_not_take_is_refused() -> None:
-    class NoTtl(DictStorage):
+    class NoTtl(OnlyValues):
         async def set(self, key: Any, value: Any) -> None:
             self.values[key] = value
 
@@ -179,7 +181,9 @@ async def test_functions_share_the_storage_and_have_their_own_entries() -> None:
     assert await cache.get(f.key(1)) == "f1"
     assert await cache.get("h:1") == "h1"
     await cache.invalidate(f.key(1), "h:1")
-    await f(1), await g(1), await h(1)
+    await f(1)
+    await g(1)
+    await h(1)
     assert (f.stats.loads, g.stats.loads, h.stats.loads) == (2, 1, 2)
 
 
@@ -191,10 +195,13 @@ async def test_the_condition_and_parameters_of_a_cache_are_those_of_its_function
     loads = Loads()
 
     @cache.cached()
-    def f(x: int) -> Any:
+    def f(x: int) -> object:
         return loads(x)
 
-    f(0), f(0), f(1), f(1)
+    f(0)
+    f(0)
+    f(1)
+    f(1)
     assert loads.seen == [0, 0, 1]
 
 

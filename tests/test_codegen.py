@@ -27,7 +27,11 @@ def bound(
     one: Compiled, entries: dict[Any, Entry], clock: Any = lambda: 0.0, on_hit: Any = None
 ) -> Any:
     """Bind to entries; a miss returns what it was given."""
-    one.bind(Bindings(entries, clock, on_hit, lambda key, args, kwargs: (key, args, dict(kwargs))))
+
+    def miss(key: Any, args: Any, kwargs: Any) -> Any:
+        return key, args, dict(kwargs)
+
+    one.bind(Bindings(entries, clock, on_hit, miss))
     return one.function
 
 
@@ -160,7 +164,10 @@ def test_without_a_key_the_function_is_called_if_so_wanted() -> None:
 
 
 def test_a_key_function_replaces_the_arguments() -> None:
-    one = compiled(f_only, key_of=lambda x, y=2, *, z: (x, z))
+    def key_of(x: Any, y: Any, *, z: Any) -> Any:
+        return x, z
+
+    one = compiled(f_only, key_of=key_of)
     path = bound(one, {(1, 3): Entry("hit", 0.0)})
     assert path(1, 5) == "hit"
     assert path(1, z=4)[0] == (1, 4)

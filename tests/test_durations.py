@@ -46,9 +46,9 @@ def test_other_text_is_refused_with_an_example(written: str) -> None:
 
 @pytest.mark.parametrize("written", [0, -1, -0.0, math.nan, -math.inf, timedelta(seconds=-1), "0m"])
 def test_what_is_not_above_zero_is_refused_with_the_ways_out(written: Any) -> None:
-    with pytest.raises(ValueError, match="ttl must be above zero.*ttl=None.*NullStorage"):
+    with pytest.raises(ValueError, match=r"ttl must be above zero.*ttl=None.*NullStorage"):
         seconds(written)
-    with pytest.raises(ValueError, match="^wait must be above zero, not [^;]*$"):
+    with pytest.raises(ValueError, match=r"^wait must be above zero, not [^;]*$"):
         seconds(written, option="wait")
 
 

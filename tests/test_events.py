@@ -12,6 +12,9 @@ from gecaso import Cache, MemoryStorage, cached, events
 from gecaso.events import Event, listening, subscribe
 from tests.doubles import FakeClock
 
+# Not typed, for functions of any colour.
+decorate: Any = cached
+
 
 def names(seen: list[Event]) -> list[str]:
     return [type(event).__name__ for event in seen]
@@ -28,7 +31,7 @@ async def test_a_call_tells_its_way(is_async: bool) -> None:
         return x
 
     function: Any = later if is_async else at_once
-    f = cached(storage, ttl=60)(function)
+    f = decorate(storage, ttl=60)(function)
 
     async def call(x: int) -> None:
         result = f(x)
@@ -100,7 +103,8 @@ def test_hits_are_seen_while_somebody_listens_and_the_short_path_is_back_after()
     seen: list[Event] = []
 
     def call() -> None:
-        f(1), one.method(1)
+        f(1)
+        one.method(1)
 
     call()
     inside: Any = getattr(f, "gecaso_function")  # noqa: B009 - what counts the hits of the short path
@@ -126,7 +130,8 @@ def test_functions_decorated_while_somebody_listens_are_heard_and_then_short() -
         def f() -> int:
             return 1
 
-        f(), f()
+        f()
+        f()
     f()
     assert names(seen) == ["Miss", "Load", "Commit", "Hit"]
     assert f.stats.hits == 2
@@ -145,7 +150,12 @@ def test_with_no_hook_no_record_is_made(monkeypatch: pytest.MonkeyPatch) -> None
             raise LookupError
         return x
 
-    f(1), f(1), f(0), f.invalidate(1), f.put(1, 1), f.refresh(1)
+    f(1)
+    f(1)
+    f(0)
+    f.invalidate(1)
+    f.put(1, 1)
+    f.refresh(1)
     with pytest.raises(LookupError):
         f(9)
 

@@ -17,6 +17,18 @@ from gecaso.errors import (
 from tests.doubles import DictStorage, Loads
 
 
+def same(x: Any) -> Any:
+    return x
+
+
+def key_of_page(path: str, **options: str) -> Any:
+    return path.lower(), sorted(options)
+
+
+# Not typed, for options of any kind.
+decorate: Any = cached
+
+
 class Opaque:
     """Has no stable encoding."""
 
@@ -85,7 +97,7 @@ async def test_a_constant_is_a_key() -> None:
     loads = Loads()
 
     @cached(storage, key="home")
-    async def home(visitor: str) -> Any:
+    async def home(visitor: str) -> object:
         return loads(visitor)
 
     assert await home("a") == await home("b") == await storage.get("home") == "a"
@@ -93,7 +105,7 @@ async def test_a_constant_is_a_key() -> None:
 
 def test_a_template_that_names_no_parameter_is_refused_at_decoration() -> None:
     with pytest.raises(ConfigurationError, match="name"):
-        cached(MemoryStorage(), key="user:{name}")(lambda id: None)  # pyright: ignore[reportUnknownLambdaType] - any function
+        cached(MemoryStorage(), key="user:{name}")(same)
 
 
 @pytest.mark.parametrize("argument", [1.5, None, [1], Opaque()])
@@ -124,8 +136,8 @@ async def test_a_key_function_gives_any_value_with_an_encoding() -> None:
     storage = MemoryStorage()
     loads = Loads()
 
-    @cached(storage, key=lambda path, **options: (path.lower(), sorted(options)))
-    async def page(path: str, **options: str) -> Any:
+    @cached(storage, key=key_of_page)
+    async def page(path: str, **options: str) -> object:
         return loads(path)
 
     assert await page("/A", b="1", a="2") == await page("/a", a="3", b="4") == "/A"
@@ -176,7 +188,7 @@ async def test_an_argument_without_an_encoding_may_be_passed_by(
         return loads(x)
 
     function: Any = coroutine if is_async else plain
-    f = cached(MemoryStorage(), on_key_error="call")(function)
+    f = decorate(MemoryStorage(), on_key_error="call")(function)
 
     async def call(x: object) -> Any:
         result = f(x)
@@ -196,7 +208,7 @@ def test_ignored_arguments_are_no_part_of_the_key() -> None:
     loads = Loads()
 
     @cached(ignore=("session", "debug"))
-    def f(session: object, x: int, *, debug: bool = False) -> Any:
+    def f(session: object, x: int, *, debug: bool = False) -> object:
         return loads(x)
 
     assert f(Opaque(), 1) == f(Opaque(), 1, debug=True) == f(Opaque(), x=1) == 1
@@ -206,9 +218,9 @@ def test_ignored_arguments_are_no_part_of_the_key() -> None:
 
 def test_what_is_ignored_must_be_there() -> None:
     with pytest.raises(ConfigurationError, match="'sesion'"):
-        cached(ignore=("sesion",))(lambda session: None)  # pyright: ignore[reportUnknownLambdaType] - any function
+        cached(ignore=("sesion",))(same)
     with pytest.raises(TypeError, match=r'ignore=\("session",\)'):
-        cached(ignore="session")(lambda session: None)  # type: ignore[call-overload]  # pyright: ignore - meant to be wrong
+        cached(ignore="session")(same)  # type: ignore[call-overload]  # pyright: ignore - meant to be wrong
 
 
 @pytest.mark.parametrize("option", [{"key": 7}, {"on_key_error": "ignore"}])
@@ -225,7 +237,7 @@ def test_namespace_and_version_keep_entries_apart() -> None:
         return loads(x)
 
     variants: list[Any] = [
-        cached(storage, **options)(f)
+        decorate(storage, **options)(f)
         for options in (
             {},
             {"namespace": "a"},
@@ -261,7 +273,7 @@ def test_the_names_of_old_still_work(old: str, new: str) -> None:
 
     value: Any = {"_hash_key": False, "_loop": None}[old]
     with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}") as caught:
-        decorate: Any = cached(MemoryStorage(), **{old: value})  # type: ignore[call-overload]
+        decorate: Any = cached(MemoryStorage(), **{old: value})
     assert caught[0].filename == __file__
     function = decorate(f)
     assert function(1) == 1
@@ -287,12 +299,12 @@ def test_a_second_function_of_a_name_is_refused_on_a_shared_storage() -> None:
 
         return f
 
-    first = cached(storage)(make(2))
+    first = decorate(storage)(make(2))
     with pytest.raises(AmbiguousFunction, match="namespace="):
         cached(storage)(make(3))
-    second = cached(storage, namespace="three")(make(3))
+    second = decorate(storage, namespace="three")(make(3))
     assert (first(1), second(1)) == (2, 3)
-    again = cached(storage)(make(2))
+    again = decorate(storage)(make(2))
     assert again(1) == 2
     assert again.stats.loads == 0  # the same function in all that counts
     del first, again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
@@ -65,7 +66,7 @@ def test_killing_ends_a_lease_whoever_has_it() -> None:
     lease = leased(table)
     table.kill(KEY)
     table.kill(KEY)
-    assert not (table.owns(lease) or table.renew(lease, 1.0) or table.begin_commit(lease))
+    assert [table.owns(lease), table.renew(lease, 1.0), table.begin_commit(lease)] == [False] * 3
     one, two = leased(table), table.take(as_key("two"), inf)
     assert isinstance(two, Lease)
     assert sorted(map(str, table.outstanding())) == ["k", "two"]
@@ -92,12 +93,13 @@ def test_a_commit_under_way_holds_the_lease_even_when_it_runs_over() -> None:
 
 async def test_a_waiter_in_a_loop_is_woken_when_the_lease_goes() -> None:
     table = LeaseTable(FakeClock())
-    for end in (lambda lease: table.give_back(lease), lambda lease: table.kill(KEY)):  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType] - two ways
+    ends: list[Callable[[Lease], object]] = [table.give_back, lambda lease: table.kill(lease.key)]
+    for end in ends:
         lease = leased(table)
         waiting = [asyncio.create_task(table.wait(busy(table), inf)) for _ in range(3)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
-        end(lease)  # pyright: ignore[reportUnknownArgumentType] - likewise
+        end(lease)
         async with asyncio.timeout(5):
             await asyncio.gather(*waiting)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gecaso import CacheInfo, LRUStorage, MemoryStorage, NullStorage, Stats, cached
+from gecaso import BaseStorage, CacheInfo, LRUStorage, MemoryStorage, NullStorage, Stats, cached
 from gecaso.errors import UnkeyableArgument, Unsupported
 from tests.doubles import DictStorage, FakeClock, Loads, in_thread, portal_threads
 
@@ -166,7 +166,7 @@ async def test_a_load_under_way_is_not_stored_after_clear() -> None:
     loads = Loads()
 
     @cached(MemoryStorage())
-    async def f() -> Any:
+    async def f() -> object:
         loads(1)
         if len(loads) == 1:
             started.set()
@@ -253,7 +253,7 @@ async def test_a_refresh_under_way_is_not_stored_after_an_invalidation() -> None
 
 async def test_a_future_in_a_loop_runs_there() -> None:
     @cached(MemoryStorage())
-    async def f(x: int) -> Any:
+    async def f(x: int) -> object:
         return x, asyncio.get_running_loop()
 
     before = len(portal_threads())
@@ -317,14 +317,15 @@ async def test_the_functools_names_tell_the_same(colour: Colour) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: MemoryStorage(isolate=True), lambda: LRUStorage(MemoryStorage()), NullStorage]
 )
-def test_the_size_is_known_on_every_storage_in_memory(make: Any) -> None:
+def test_the_size_is_known_on_every_storage_in_memory(make: Callable[[], BaseStorage]) -> None:
     storage = make()
 
     @cached(storage)
     def f(x: int) -> int:
         return x
 
-    f(1), f(2)
+    f(1)
+    f(2)
     assert f.cache_info().currsize == (0 if isinstance(storage, NullStorage) else 2)
 
 
@@ -335,7 +336,9 @@ def test_hits_over_a_storage_without_a_short_path_are_counted() -> None:
         def f(x: int) -> int:
             return x
 
-        f(1), f(1), f(1)
+        f(1)
+        f(1)
+        f(1)
         assert (f.stats.hits, f.stats.misses) == (2, 1)
 
 

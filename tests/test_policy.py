@@ -65,11 +65,15 @@ def test_a_condition_must_be_a_function() -> None:
         Policy.make(condition=True)
 
 
+def by_value(value: str) -> Any:
+    return {"a": "5m", "b": None}.get(value, 7)
+
+
 def test_a_ttl_may_be_a_function_of_the_value() -> None:
-    policy = Policy.make(ttl=lambda value: {"a": "5m", "b": None}.get(value, 7))
+    policy = Policy.make(ttl=by_value)
     assert [policy.ttl_of(value) for value in "abc"] == [300.0, None, 7.0]
     for bad, error in [(0, ValueError), (True, TypeError), ("soon", ValueError)]:
-        policy = Policy.make(ttl=lambda value, bad=bad: bad)
+        policy = Policy.make(ttl={None: bad}.get)
         with pytest.raises(error, match="ttl must"):
             policy.ttl_of(None)
 

@@ -54,7 +54,7 @@ def test_errors_are_caught_by_what_one_would_write(name: str, base: type[Excepti
     with pytest.raises(base, match="what to do"):
         raise error("what to do")
     assert str(error("what to do")) == "what to do"
-    assert f"{error.__name__} (" in (errors.__doc__ or "")
+    assert f"── {error.__name__} " in (errors.__doc__ or "")
     assert not issubclass(gecaso.StorageError, KeyError)
 
 

@@ -272,7 +272,8 @@ def test_entries_of_a_function_or_an_object_go_with_it() -> None:
         def f(x: int) -> int:
             return x
 
-        f(1), f(2)
+        f(1)
+        f(2)
 
     one = Local()
     one.get(1)

@@ -71,7 +71,10 @@ def test_a_hit_of_a_function_is_a_use() -> None:
     def f(x: int) -> int:
         return x
 
-    f(1), f(2), f(1), f(3)
+    f(1)
+    f(2)
+    f(1)
+    f(3)
     assert f.peek(1) == 1
     with pytest.raises(KeyError):
         f.peek(2)

@@ -146,11 +146,9 @@ OPERATIONS = st.lists(
 @given(maxsize=st.integers(1, 5), operations=OPERATIONS)
 def test_the_bound_is_exact_lru(kind: str, maxsize: int, operations: list[tuple[str, int]]) -> None:
     inner = MemoryStorage()
-    storage: Any = {
-        "memory": lambda: MemoryStorage(maxsize),
-        "lru": lambda: LRUStorage(maxsize=maxsize),
-        "lru over memory": lambda: LRUStorage(inner, maxsize),
-    }[kind]()
+    storage: Any = MemoryStorage(maxsize)
+    if kind != "memory":
+        storage = LRUStorage(None if kind == "lru" else inner, maxsize)
 
     @cached(storage, key="{x}")
     def double(x: int) -> int:
