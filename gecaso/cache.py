@@ -12,7 +12,7 @@ from gecaso import events
 from gecaso.adapted import AdaptedStorage, adapt, takes
 from gecaso.calls import Call, Counters
 from gecaso.colours import ASYNC
-from gecaso.errors import ConfigurationError
+from gecaso.errors import ConfigurationError, UnknownOption
 from gecaso.freshness import Verdict, judge
 from gecaso.functions import Function
 from gecaso.guard import guard_of
@@ -207,7 +207,7 @@ class Cache:
 
         if to_class or is_in_class_body(plain):
             first = next(iter(inspect.signature(plain).parameters), None)
-            return Method(make, is_method=first == "self" or to_class, to_class=to_class)
+            return Method(make, is_method=first in ("self", "cls") or to_class, to_class=to_class)
         return as_function(make(False))
 
     async def aclose(self) -> None:
@@ -247,6 +247,10 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
     for name in params:
         if name in names:
             continue
+        if name in KEY_OPTIONS or name == "loop":
+            raise UnknownOption(
+                f"{name}= is for a function: cache.cached({name}=…)", option=name, nearest=name
+            )
         error = unknown_option(name, known | names | {*KEY_OPTIONS, "loop"})
         if not any_name or error.nearest is not None:
             raise error

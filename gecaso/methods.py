@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from gecaso.functions import Function
+from gecaso.functions import Function, Stats
 from gecaso.operations import COLOURLESS, OPERATIONS, AsyncOperations, PlainOperations
 
 __all__ = ["Method", "as_function", "is_in_class_body"]
@@ -34,22 +35,23 @@ def as_function(function: Function) -> Callable[..., Any]:
     return path
 
 
-class Live:
-    """The statistics of a function, read anew at each access to one of them."""
-
-    __slots__ = ("_function",)
+class Live(Stats):
+    """The statistics of a function: each number is read when it is asked for."""
 
     def __init__(self, function: Function) -> None:
-        self._function = function
+        object.__setattr__(self, "_function", function)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function.stats, name)
+    def __getattribute__(self, name: str) -> Any:
+        if name in Stats.__dataclass_fields__:
+            function: Function = object.__getattribute__(self, "_function")
+            return getattr(function.stats, name)
+        return object.__getattribute__(self, name)
 
     def __repr__(self) -> str:
-        return repr(self._function.stats)
+        return repr(Stats(**asdict(self)))
 
     def __eq__(self, other: object) -> bool:
-        return self._function.stats == other
+        return isinstance(other, Stats) and asdict(self) == asdict(other)
 
     __hash__ = None  # type: ignore[assignment]  # compared by values that change
 
@@ -99,6 +101,11 @@ class Method:
         # All that makes a function, __code__ included: so `inspect` sees one, of its colour.
         if name == "_path":  # not there yet: no endless recursion
             raise AttributeError(name)
+        if self._method is not None and name in OPERATIONS:
+            # Python 3.13's `classmethod` does not say which class it was looked up on.
+            raise AttributeError(
+                f"{name} cannot know the class: write @cached(...) above @classmethod, not below"
+            )
         return getattr(self._path, name)
 
     def __repr__(self) -> str:
