@@ -42,7 +42,7 @@ class CacheInfo(NamedTuple):
     currsize: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stats:
     """What the calls of one function came to, in this process.
 
@@ -217,8 +217,11 @@ class Function:
 
     def key(self, *args: Any, **kwargs: Any) -> Key:
         """Return the key of a call with these arguments."""
+        typed_key = self.compiled.typed_key(*args, **kwargs)
+        if not self.keying.is_method:
+            return Key(self.keying.owner, typed_key)
         positional, _ = self.compiled.split(*args, **kwargs)
-        return self._key(self.compiled.typed_key(*args, **kwargs), positional)
+        return self._key(typed_key, positional)
 
     @property
     def stats(self) -> Stats:

@@ -16,12 +16,14 @@ import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple
 
 import anyio
-from anyio.from_thread import BlockingPortal
 
 from gecaso.errors import GecasoError
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 __all__ = [
     "Bridge",
@@ -232,6 +234,18 @@ def close_descriptor(transport: asyncio.BaseTransport | None) -> None:
             os.close(inner.fileno())
 
 
+def close_without_loop(transport: asyncio.BaseTransport) -> None:
+    """Have a transport of a closed loop note that it is closed, so that it does not warn later."""
+    tls: Any = getattr(transport, "_ssl_protocol", None)
+    inner: Any = transport if tls is None else getattr(tls, "_transport", None)
+    if getattr(inner, "_sock", None) is None:
+        return  # it is closed already, or one of uvloop, which closes them itself
+    with contextlib.suppress(RuntimeError):  # it cannot tell its loop
+        inner.abort()
+    with contextlib.suppress(RuntimeError):
+        inner._call_connection_lost(None)
+
+
 # --- the bridge for plain callers -----------------------------------------------------------------
 
 
@@ -293,6 +307,8 @@ def _portal() -> BlockingPortal:
 
 def _start_portal() -> BlockingPortal:
     global _portal_thread
+    from anyio.from_thread import BlockingPortal  # most programs never need it
+
     started = threading.Event()
 
     async def main() -> None:

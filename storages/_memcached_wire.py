@@ -10,18 +10,17 @@ that does not run to its end fails.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import aiomcache
 from aiomcache.client import acquire
 from aiomcache.pool import Connection, MemcachePool
 
-from gecaso.loops import close_descriptor
+from gecaso.loops import close_descriptor, close_without_loop
 
 __all__ = ["Connections", "Found", "read_values"]
 
@@ -102,22 +101,11 @@ class _Pool(MemcachePool):
         _open_pools.discard(self)
         for _, writer in self.connections:
             if loop_is_closed:
-                _close_without_loop(writer.transport)
+                close_without_loop(writer.transport)
             close_descriptor(writer.transport)
 
     async def clear(self) -> None:
         self.lose(ConnectionAbortedError("the connections were closed"))
-
-
-def _close_without_loop(transport: asyncio.WriteTransport) -> None:
-    # It notes that it is closed, and then cannot tell its loop, so the rest is left to us. A
-    # transport of uvloop has no such method, and needs none.
-    with contextlib.suppress(RuntimeError):
-        transport.abort()
-    finish: Callable[[None], None] | None = getattr(transport, "_call_connection_lost", None)
-    if finish is not None:
-        with contextlib.suppress(RuntimeError):
-            finish(None)
 
 
 def _is_broken(connection: Connection) -> bool:

@@ -14,12 +14,12 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import hiredis
 
 from gecaso.errors import StorageError, StorageTimeout
-from gecaso.loops import close_descriptor
+from gecaso.loops import close_descriptor, close_without_loop
 
 from ._batch import copy_of
 from ._redis_dial import Dial
@@ -145,7 +145,7 @@ class Wire(asyncio.Protocol):
         """Close the descriptor and nothing else: the loop is closed, or it is the parent's."""
         self.broken = self.broken or StorageError("the event loop of this connection is closed")
         if self._transport is not None and self.loop.is_closed():
-            _close_without_loop(self._transport)
+            close_without_loop(self._transport)
         close_descriptor(self._transport)
 
     def let_go(self) -> None:
@@ -155,18 +155,6 @@ class Wire(asyncio.Protocol):
             return
         with contextlib.suppress(RuntimeError):  # the loop has just closed
             self.loop.call_soon_threadsafe(self.break_off, StorageError("the storage is gone"))
-
-
-def _close_without_loop(transport: asyncio.BaseTransport) -> None:
-    """Have a transport note that it is closed, so that it does not warn when it is collected."""
-    tls: Any = getattr(transport, "_ssl_protocol", None)
-    inner: Any = transport if tls is None else getattr(tls, "_transport", None)
-    if getattr(inner, "_sock", None) is None:
-        return  # it is closed already, or one of uvloop, which closes them itself
-    with contextlib.suppress(RuntimeError):  # it cannot tell its loop
-        inner.abort()
-    with contextlib.suppress(RuntimeError):
-        inner._call_connection_lost(None)
 
 
 class _Ask:
