@@ -14,23 +14,22 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import functools
-import ipaddress
-import pathlib
 import re
+import sys
 import types
-import uuid
-import zoneinfo
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from gecaso.classes import added_slots, field_names
 from gecaso.errors import UnkeyableArgument
 from gecaso.names import is_importable, qualified_name
 from gecaso.plain import pack_plain
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from zoneinfo import ZoneInfo
 
 __all__ = ["encode", "encode_typed", "frame", "typed"]
 
@@ -234,35 +233,28 @@ def _moment(value: dt.datetime | dt.time) -> tuple[object, ...]:
     return (value.replace(tzinfo=None).isoformat(), value.fold, *_zone(value.tzinfo))
 
 
-def _zoneinfo(value: zoneinfo.ZoneInfo) -> tuple[str]:
+def _zoneinfo(value: ZoneInfo) -> tuple[str]:
     if not value.key:
         raise _Refused("a ZoneInfo read from a file has no name")
     return (value.key,)
 
 
-_by_text: Final[tuple[type, ...]] = (
-    pathlib.PurePosixPath,
-    pathlib.PureWindowsPath,
-    pathlib.PosixPath,
-    pathlib.WindowsPath,
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-    ipaddress.IPv4Interface,
-    ipaddress.IPv6Interface,
-)
+def _decimal(value: Decimal) -> Iterable[Any]:
+    from decimal import Decimal  # imported by who made the value
 
-_by_parts: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
-    Decimal: Decimal.as_tuple,  # str() would depend on the current context
-    Fraction: lambda value: (value.numerator, value.denominator),
-    uuid.UUID: lambda value: (value.int,),
+    return Decimal.as_tuple(value)  # str() would depend on the current context
+
+
+def _as_text(value: object) -> tuple[str]:
+    return (str(value),)
+
+
+_library: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
     dt.datetime: _moment,
     dt.date: lambda value: (value.isoformat(),),
     dt.time: _moment,
     dt.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
     dt.timezone: _zone,
-    zoneinfo.ZoneInfo: _zoneinfo,
     re.Pattern: lambda value: (value.pattern, value.flags),
     range: lambda value: (value.start, value.stop, value.step),
     slice: lambda value: (value.start, value.stop, value.step),
@@ -276,10 +268,33 @@ _by_parts: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
     functools.partial: lambda value: (value.func, value.args, value.keywords),
 }
 
-_library: Final[dict[type, Encoder]] = {
-    **{kind: _library_type(kind.__name__, lambda value: (str(value),)) for kind in _by_text},
-    **{kind: _library_type(kind.__name__, parts) for kind, parts in _by_parts.items()},
+# These by name: what nobody has imported has no instances, and need not be imported for keys.
+_rest_of_library: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
+    "decimal.Decimal": _decimal,
+    "fractions.Fraction": lambda value: (value.numerator, value.denominator),
+    "ipaddress.IPv4Address": _as_text,
+    "ipaddress.IPv4Interface": _as_text,
+    "ipaddress.IPv4Network": _as_text,
+    "ipaddress.IPv6Address": _as_text,
+    "ipaddress.IPv6Interface": _as_text,
+    "ipaddress.IPv6Network": _as_text,
+    "pathlib.PosixPath": _as_text,
+    "pathlib.PurePosixPath": _as_text,
+    "pathlib.PureWindowsPath": _as_text,
+    "pathlib.WindowsPath": _as_text,
+    "uuid.UUID": lambda value: (value.int,),
+    "zoneinfo.ZoneInfo": _zoneinfo,
 }
+
+
+def _library_encoder(kind: type) -> Encoder | None:
+    """Return the encoder of a type that is known by name."""
+    module = str(kind.__module__).partition(".")[0]
+    parts = _rest_of_library.get(f"{module}.{kind.__qualname__}")
+    if parts is None or getattr(sys.modules.get(module), kind.__name__, None) is not kind:
+        return None
+    encoder = _known[kind] = _encoders[kind] = _library_type(kind.__name__, parts)
+    return encoder
 
 
 # --- classes, functions and users' own types ------------------------------------------------------
@@ -358,8 +373,8 @@ def _new_encoder(kind: type[object]) -> Encoder:
     if issubclass(kind, enum.Enum):
         return _enum(kind)
     for base in kind.__mro__:
-        if base in _known:
-            return _subclass(kind, base)
+        if base in _known or _library_encoder(base):
+            return _known[base] if base is kind else _subclass(kind, base)
     if (names := field_names(kind)) is not None:
         return _fields(kind, names)
     if issubclass(kind, type):
@@ -368,7 +383,10 @@ def _new_encoder(kind: type[object]) -> Encoder:
 
 
 _learnt: WeakKeyDictionary[type, Encoder] = WeakKeyDictionary()
-_known: Final = {**_builtins, **_library}
+_known: Final[dict[type, Encoder]] = {
+    **_builtins,
+    **{kind: _library_type(kind.__name__, parts) for kind, parts in _library.items()},
+}
 _encoders: Final[dict[type, Encoder]] = {
     **_known,
     type(None): lambda value, depth: b"N",

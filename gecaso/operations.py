@@ -8,8 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import anyio.to_thread
-
 from gecaso.freshness import Verdict, judge
 from gecaso.functions import Function
 from gecaso.loops import run_now, start_soon
@@ -110,5 +108,7 @@ class PlainOperations(Operations):
 
     def future(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call it in a worker thread, and return a `concurrent.futures.Future` of the result."""
+        from anyio.to_thread import run_sync  # most programs never need it
+
         call: Callable[[], Any] = functools.partial(self.function.path, *args, **kwargs)
-        return start_soon(functools.partial(anyio.to_thread.run_sync, call))
+        return start_soon(functools.partial(run_sync, call))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -81,7 +80,9 @@ def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
 
 def unknown_option(name: str, known: Iterable[str]) -> UnknownOption:
     """Return the error for an option that nobody takes; it names the nearest one."""
-    nearest = next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+    from difflib import get_close_matches  # only an error needs it
+
+    nearest = next(iter(get_close_matches(name, list(known), 1)), None)
     meant = f" Did you mean {nearest}?" if nearest else ""
     return UnknownOption(
         f"there is no option {name!r}.{meant} What is for the storage goes in params={{...}}.",

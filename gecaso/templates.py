@@ -7,7 +7,6 @@ import string
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import date, time
-from decimal import Decimal
 from enum import Enum
 from inspect import Signature
 from typing import Any, Final, NoReturn
@@ -131,6 +130,8 @@ class _Field:
             raise self._refused(f"there is no such part ({type(error).__name__}).") from None
 
     def _formatted(self, value: Any) -> str:
+        from decimal import Decimal  # few templates format numbers
+
         numeric = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
         if not numeric and not isinstance(value, (date, time)):
             raise self._refused(

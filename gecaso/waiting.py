@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 __all__ = ["steps"]
@@ -20,10 +19,12 @@ def steps(notifies: bool) -> Iterator[float]:
     if notifies:
         while True:
             yield LOOK_ANYWAY
+    from random import uniform  # few storages wait like this
+
     step = 0.010
     waited = 0.0
     while True:
-        pause = step * random.uniform(0.8, 1.2)
+        pause = step * uniform(0.8, 1.2)
         yield pause
         waited += pause
         step = min(step * 1.5, 0.05 if waited < 1.0 else 0.5)
