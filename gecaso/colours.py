@@ -6,19 +6,12 @@ what would wait blocks its thread instead; so such a coroutine is run to its end
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, TypeVarTuple
+from typing import Final, Protocol, TypeVar, TypeVarTuple
 
-from gecaso import flight
-from gecaso.calls import Call
 from gecaso.entry import Busy
-from gecaso.loops import Bridge, run_now
+from gecaso.loops import Bridge
 from gecaso.storage import EntryStorage, LocalStorage
-
-if TYPE_CHECKING:
-    from gecaso.loading import Loading
 
 __all__ = ["ASYNC", "Colour", "Plain"]
 
@@ -27,7 +20,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Colour(Protocol):
-    """How a kind of caller runs the user's function, a storage's operation, and a flight."""
+    """How a kind of caller runs a storage's operation, and waits."""
 
     awaits: bool
     """Whether the user's function returns something to await."""
@@ -35,8 +28,6 @@ class Colour(Protocol):
     async def do(self, operation: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T: ...
 
     async def wait_lease(self, storage: EntryStorage, busy: Busy, timeout: float) -> None: ...
-
-    async def share(self, loading: Loading, call: Call) -> Any: ...
 
 
 class _Async:
@@ -49,20 +40,6 @@ class _Async:
 
     async def wait_lease(self, storage: EntryStorage, busy: Busy, timeout: float) -> None:
         await storage.wait(busy, timeout)
-
-    async def share(self, loading: Loading, call: Call) -> Any:
-        loop = asyncio.get_running_loop()
-        flights = loading.flights
-        shared, waiter, mine = flights.join(_flight_key(call), loop)
-        try:
-            if mine:
-                flights.start(shared, loop.create_task(loading.fly(shared, call, self)))
-            else:
-                call.counters.joined += 1
-            await flight.wait(shared, waiter)
-            return shared.result(waiter)
-        finally:
-            flights.leave(shared)
 
 
 ASYNC: Final[Colour] = _Async()
@@ -84,28 +61,3 @@ class Plain:
             storage.wait_blocking(busy, timeout)
         else:
             self._bridge.call(storage.wait, busy, timeout)
-
-    async def share(self, loading: Loading, call: Call) -> Any:
-        flights = loading.flights
-        shared, waiter, mine = flights.join(_flight_key(call), None)
-        try:
-            if mine:
-                run_now(loading.fly(shared, call, self))
-            elif _runs_here(shared.loop):
-                # Waiting would stop the loop that has to land the flight.
-                return await loading.load_alone(call, self)
-            else:
-                call.counters.joined += 1
-                flight.wait_blocking(shared, waiter)
-            return shared.result(waiter)
-        finally:
-            flights.leave(shared)
-
-
-def _runs_here(loop: AbstractEventLoop | None) -> bool:
-    return loop is not None and asyncio._get_running_loop() is loop
-
-
-def _flight_key(call: Call) -> Any:
-    # A refresh shares its load with other refreshes; callers of the value meanwhile get the old.
-    return (call.key, "refresh") if call.is_refresh else call.key

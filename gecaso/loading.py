@@ -6,26 +6,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from asyncio import CancelledError
+from asyncio import AbstractEventLoop, CancelledError
 from math import inf
-from typing import Any
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
 
-from gecaso import events
+from gecaso import events, flight
 from gecaso.calls import Call
 from gecaso.colours import Colour
 from gecaso.entry import Entry, new_token
 from gecaso.flight import ABANDONED, AGAIN, Flight, Flights, Outcome, current_flight
 from gecaso.freshness import Verdict, judge
-from gecaso.guard import Guard
 from gecaso.keys import Key
 from gecaso.storage import EntryStorage, LocalStorage
 
+if TYPE_CHECKING:
+    from gecaso.guard import Guard
+
 __all__ = ["Loading"]
 
+USED_UP = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
+"""Types of results that have nothing left for a second caller."""
 UNCACHEABLE_SECONDS = 1.0
 """How long callers of a key whose value was not stored load side by side."""
+USED_UP: Final = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
+"""Kinds of results that only the first caller could use."""
 
 
 class Loading(ABC):
@@ -69,12 +77,34 @@ class Loading(ABC):
                 events.emit(events.Miss(storage=self.storage, key=call.key))
             if verdict is Verdict.ALONE:
                 return await self.load_alone(call, colour)
-            result = await colour.share(self, call)
+            result = await self._share(call, colour)
             if result is not AGAIN:
                 return result
             entry = None
             if not (call.is_refresh or call.key in self.flights):
                 entry = await self.look(call, colour)
+
+    async def _share(self, call: Call, colour: Colour) -> Any:
+        """Join the flight of the key, or start it; return what it brings, or `AGAIN`."""
+        loop = asyncio.get_running_loop() if colour.awaits else None
+        shared, waiter, mine = self.flights.join(_flight_key(call), loop)
+        try:
+            if not mine:
+                if loop is None and _runs_here(shared.loop):
+                    # Waiting would stop the loop that has to land the flight.
+                    return await self.load_alone(call, colour)
+                call.counters.joined += 1
+            elif loop is None:
+                await self.fly(shared, call, colour)
+            else:
+                self.flights.start(shared, loop.create_task(self.fly(shared, call, colour)))
+            if loop is not None:
+                await flight.wait(shared, waiter)
+            elif not mine:
+                flight.wait_blocking(shared, waiter)
+            return shared.result(waiter)
+        finally:
+            self.flights.leave(shared)
 
     def _hit(self, call: Call, entry: Entry) -> Any:
         call.counters.hits += 1
@@ -88,16 +118,16 @@ class Loading(ABC):
 
     # --- a flight -----------------------------------------------------------------------------
 
-    async def fly(self, flight: Flight, call: Call, colour: Colour) -> None:
+    async def fly(self, shared: Flight, call: Call, colour: Colour) -> None:
         """Run a flight to its landing, whatever happens on the way."""
-        token = current_flight.set(flight)
+        token = current_flight.set(shared)
         outcome = ABANDONED
         try:
-            outcome = await self._fly(flight, call, colour)
+            outcome = await self._fly(shared, call, colour)
         except CancelledError as error:
             # Cancelled from outside, the other callers start over; if the user's function raised
             # it by itself, it is what they get.
-            if flight.task is None or not flight.task.cancelling():
+            if shared.task is None or not shared.task.cancelling():
                 outcome = Outcome(error=error)
             else:
                 raise
@@ -105,11 +135,11 @@ class Loading(ABC):
             raise
         except BaseException as error:
             outcome = Outcome(error=error)
-            if not isinstance(error, Exception) and flight.loop is not None:
+            if not isinstance(error, Exception) and shared.loop is not None:
                 raise
         finally:
-            self.flights.land(flight, outcome)
-            if flight.loop is None:  # a task has a context of its own, and may end outside of it
+            self.flights.land(shared, outcome)
+            if shared.loop is None:  # a task has a context of its own, and may end outside of it
                 current_flight.reset(token)
 
     async def _load(self, call: Call, colour: Colour) -> tuple[Any, float]:
@@ -122,6 +152,8 @@ class Loading(ABC):
             value = call.load()
             if colour.awaits:
                 value = await value
+            if type(value) in USED_UP:
+                raise _used_up(call, value)
         except BaseException as raised:
             counters.errors += 1
             error = raised
@@ -179,3 +211,22 @@ class Loading(ABC):
         if kind not in call.counters.warned:
             call.counters.warned.add(kind)
             events.logger.warning("%s: %s", call.key.owner.label, message)
+
+
+def _used_up(call: Call, value: Any) -> TypeError:
+    kind = type(value).__name__
+    if not isinstance(value, AsyncGeneratorType):
+        value.close()  # or Python warns of a coroutine that nobody awaited
+    return TypeError(
+        f"{call.key.owner.label} returned a {kind}, which its first caller would use up; "
+        "make the function an `async def` that awaits, or return a list or a tuple"
+    )
+
+
+def _runs_here(loop: AbstractEventLoop | None) -> bool:
+    return loop is not None and asyncio._get_running_loop() is loop
+
+
+def _flight_key(call: Call) -> Any:
+    # A refresh shares its load with other refreshes; callers of the value meanwhile get the old.
+    return (call.key, "refresh") if call.is_refresh else call.key
