@@ -32,8 +32,6 @@ USED_UP = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
 """Types of results that have nothing left for a second caller."""
 UNCACHEABLE_SECONDS = 1.0
 """How long callers of a key whose value was not stored load side by side."""
-USED_UP: Final = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
-"""Kinds of results that only the first caller could use."""
 
 
 class Loading(ABC):
