@@ -75,7 +75,7 @@ async def test_callers_at_once_wait_for_a_hanging_server_together(server: Server
     server.pause()
     started = time.monotonic()
     values = await asyncio.gather(*[process.thing(i) for i in range(200)])
-    assert time.monotonic() - started <= 0.3
+    assert time.monotonic() - started <= 0.45  # one timeout for all, and the work of all
     assert values == [f"{i} in version 0" for i in range(200)]
 
 

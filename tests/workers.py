@@ -177,12 +177,14 @@ def fork_coroutines(url: str) -> None:
     """Fork inside a load, with loads, lookups and waiting callers under way."""
     cache = Cache(storage_at(url), ttl=60)
     child = -1
+    held = set[str]()
 
     @cache.cached(key="value:{i}")
     async def value(i: int) -> str:
-        nonlocal child
+        nonlocal child, held
         await asyncio.sleep(0.001 * (i % 7))
         if i == KEYS // 2 and child == -1:
+            held = descriptors()
             child = fork()
             if child == 0:
                 in_child(anew)
@@ -197,6 +199,7 @@ def fork_coroutines(url: str) -> None:
 
     def anew() -> None:
         inherited = descriptors()
+        assert (inherited < held) == (url != "memory")  # the connections are the parent's alone
         asyncio.run(check())
         assert descriptors() <= inherited
 
