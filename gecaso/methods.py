@@ -16,6 +16,8 @@ __all__ = ["Method", "as_function", "is_in_class_body"]
 
 def is_in_class_body(function: Callable[..., Any]) -> bool:
     """Return whether a function was defined directly in the body of a class."""
+    if inspect.ismethod(function):  # it is of an instance already
+        return False
     outer = getattr(function, "__qualname__", "").rpartition(".")[0]
     return bool(outer) and not outer.endswith("<locals>")
 
@@ -94,7 +96,7 @@ class Method:
             self._become_method()
         return Bound(self._path, bound_to)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._path(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

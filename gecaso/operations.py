@@ -24,7 +24,7 @@ class Operations:
     def __init__(self, function: Function) -> None:
         self.function = function
 
-    async def _peek(self, *args: Any, **kwargs: Any) -> Any:
+    async def _peek(self, /, *args: Any, **kwargs: Any) -> Any:
         function = self.function
         call = function.call(args, kwargs, refresh=False)
         entry = await function.loading.look(call, function.colour)
@@ -32,7 +32,7 @@ class Operations:
             raise KeyError(call.key)
         return entry.value
 
-    async def _refresh(self, *args: Any, **kwargs: Any) -> Any:
+    async def _refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         function = self.function
         call = function.call(args, kwargs, refresh=True)
         return await function.loading.obtain(call, function.colour)
@@ -42,7 +42,7 @@ class Operations:
         key = function.key(*args, **kwargs)
         await function.writing.put(key, value, function.policy, function.colour)
 
-    async def _invalidate(self, *args: Any, **kwargs: Any) -> None:
+    async def _invalidate(self, /, *args: Any, **kwargs: Any) -> None:
         function = self.function
         key = function.key(*args, **kwargs)
         await function.writing.invalidate((key,), function.policy, function.colour)
@@ -51,11 +51,11 @@ class Operations:
 class AsyncOperations(Operations):
     """The operations on a coroutine function: each is awaited."""
 
-    async def peek(self, *args: Any, **kwargs: Any) -> Any:
+    async def peek(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the fresh value that is stored; never loads. Raises `KeyError`."""
         return await self._peek(*args, **kwargs)
 
-    async def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Load now, store, and return the new value; others get the old one meanwhile."""
         return await self._refresh(*args, **kwargs)
 
@@ -63,7 +63,7 @@ class AsyncOperations(Operations):
         """Store ``value`` as the result for these arguments."""
         await self._put(value, *args, **kwargs)
 
-    async def invalidate(self, *args: Any, **kwargs: Any) -> None:
+    async def invalidate(self, /, *args: Any, **kwargs: Any) -> None:
         """Remove the result for these arguments; a load under way will not be stored."""
         await self._invalidate(*args, **kwargs)
 
@@ -71,7 +71,7 @@ class AsyncOperations(Operations):
         """Remove all results of this function. In-process storages only."""
         self.function.clear_now(*instance)
 
-    def future(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def future(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call it, and return a `concurrent.futures.Future` of the result.
 
         Runs in the event loop of this thread if there is one, else in the background loop.
@@ -86,11 +86,11 @@ class AsyncOperations(Operations):
 class PlainOperations(Operations):
     """The operations on a plain function: each is called."""
 
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
+    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the fresh value that is stored; never loads. Raises `KeyError`."""
         return run_now(self._peek(*args, **kwargs))
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Load now, store, and return the new value; others get the old one meanwhile."""
         return run_now(self._refresh(*args, **kwargs))
 
@@ -98,7 +98,7 @@ class PlainOperations(Operations):
         """Store ``value`` as the result for these arguments."""
         run_now(self._put(value, *args, **kwargs))
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> None:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> None:
         """Remove the result for these arguments; a load under way will not be stored."""
         run_now(self._invalidate(*args, **kwargs))
 
@@ -106,7 +106,7 @@ class PlainOperations(Operations):
         """Remove all results of this function. In-process storages only."""
         self.function.clear_now(*instance)
 
-    def future(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def future(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call it in a worker thread, and return a `concurrent.futures.Future` of the result."""
         from anyio.to_thread import run_sync  # most programs never need it
 
