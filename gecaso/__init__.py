@@ -1,5 +1,8 @@
 """Caching for asyncio and plain Python: one load per key, no stale value after an invalidation."""
 
+import importlib
+import typing
+
 from gecaso.cache import MISSING, Cache
 from gecaso.decorator import cached
 from gecaso.entry import Busy, Entry, Lease
@@ -21,9 +24,11 @@ from gecaso.errors import (
 )
 from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
-from gecaso.packing import Packer, pack, unpack
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
 from gecaso.storages import LRUStorage, MemoryStorage, NullStorage
+
+if typing.TYPE_CHECKING:
+    from gecaso.packing import Packer, pack, unpack
 
 __all__ = [
     "MISSING",
@@ -59,3 +64,15 @@ __all__ = [
     "pack",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Packing is imported at its first use: it knows much of the standard library.
+    if name not in ("Packer", "pack", "unpack"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module("gecaso.packing"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import Parameter
 from math import inf
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from gecaso.base import BaseStorage, EntryStorage
@@ -19,7 +19,9 @@ from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import ConfigurationError, StorageError, StorageTimeout, Unsupported
 from gecaso.keys import Key
 from gecaso.leases import LeaseTable
-from gecaso.packing import Packer, using
+
+if TYPE_CHECKING:
+    from gecaso.packing import Packer
 
 __all__ = ["AdaptedStorage", "adapt"]
 
@@ -42,7 +44,7 @@ class AdaptedStorage(EntryStorage):
         self.base = base
         self._leases = LeaseTable(time.monotonic)
         self._marks: dict[Key, float] = {}
-        self._packer = Packer()
+        self._packer = _packer()
 
     def __repr__(self) -> str:
         return f"<adapted {self.base!r}>"
@@ -80,6 +82,8 @@ class AdaptedStorage(EntryStorage):
             raise StorageError(f"{self.base!r} failed: {error!r}") from error
 
     async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        from gecaso.packing import using  # see _packer
+
         with using(self._packer):
             task = asyncio.ensure_future(_await(operation))
         # In a task of its own, to its end: a caller that leaves must not break it off half way.
@@ -197,6 +201,12 @@ class AdaptedStorage(EntryStorage):
         if until is None or until <= time.monotonic():
             return None
         return Entry(None, until, -inf, until, kind="uncacheable")
+
+
+def _packer() -> Packer:
+    from gecaso.packing import Packer  # much to import, and few storages are adapted
+
+    return Packer()
 
 
 async def _await(operation: Callable[[], Awaitable[T]]) -> T:

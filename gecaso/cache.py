@@ -15,13 +15,12 @@ from gecaso.colours import ASYNC
 from gecaso.errors import ConfigurationError, UnknownOption
 from gecaso.freshness import Verdict, judge
 from gecaso.functions import Function
-from gecaso.guard import guard_of
 from gecaso.keying import KeyOptions
 from gecaso.keys import as_key
+from gecaso.loading import Loading
 from gecaso.local_loading import LocalLoading
 from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
-from gecaso.network_loading import NetworkLoading
 from gecaso.policy import Policy, Ttl, unknown_option
 from gecaso.signatures import Decorator
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
@@ -79,11 +78,7 @@ class Cache:
         self.storage = storage
         entry_storage = adapt(storage)
         self._policy = make_policy(entry_storage, None, policy)
-        self._loading = (
-            LocalLoading(entry_storage)
-            if isinstance(entry_storage, LocalStorage)
-            else NetworkLoading(entry_storage)
-        )
+        self._loading = _loading_over(entry_storage)
         self._writing = Writing(self._loading)
         self._counters = Counters()
 
@@ -213,8 +208,16 @@ class Cache:
     async def aclose(self) -> None:
         """Let go of the storage's connections and of this cache's tasks in this loop."""
         if self._loading.guard is not None:
-            await guard_of(self._loading.storage).aclose()
+            await self._loading.guard.aclose()
         await self.storage.aclose()
+
+
+def _loading_over(storage: EntryStorage) -> Loading:
+    if isinstance(storage, LocalStorage):
+        return LocalLoading(storage)
+    from gecaso.network_loading import NetworkLoading  # imported with the first such storage
+
+    return NetworkLoading(storage)
 
 
 def _colour(function: Any) -> bool:

@@ -6,7 +6,7 @@ import functools
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gecaso import events
 from gecaso.calls import Call, Counters
@@ -23,12 +23,13 @@ from gecaso.keys import (
     owner_of_instance,
     warn_if_shared,
 )
-from gecaso.known_types import known_types_of
 from gecaso.loading import Loading
 from gecaso.loops import Bridge, run_now
-from gecaso.network_loading import NetworkLoading
 from gecaso.policy import Policy
 from gecaso.writing import Writing
+
+if TYPE_CHECKING:
+    from gecaso.network_loading import NetworkLoading
 
 __all__ = ["CacheInfo", "Function", "Stats"]
 
@@ -106,6 +107,8 @@ class Function:
 
     def attach(self, loading: Loading) -> None:
         """Use this loading, and so its storage, from now on."""
+        from gecaso.known_types import known_types_of  # what it imports is for packing
+
         self.loading = loading
         self.writing = Writing(loading)
         storage, owner, function = loading.storage, self.keying.owner, self.uncached
@@ -175,7 +178,8 @@ class Function:
     def _network_miss(
         self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Coroutine[Any, Any, Any]:
-        assert isinstance(self.loading, NetworkLoading)
+        if TYPE_CHECKING:
+            assert isinstance(self.loading, NetworkLoading)
         return self.loading.obtain_quickly(
             self._key(typed_key, args), self.counters, self._call, typed_key, args, kwargs
         )
@@ -215,7 +219,7 @@ class Function:
 
     # --- operations that need no colour -------------------------------------------------------
 
-    def key(self, *args: Any, **kwargs: Any) -> Key:
+    def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """Return the key of a call with these arguments."""
         typed_key = self.compiled.typed_key(*args, **kwargs)
         if not self.keying.is_method:

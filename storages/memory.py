@@ -9,17 +9,19 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gecaso.entry import Entry
 from gecaso.errors import ValueTooLarge
 from gecaso.keys import Key, Owner
-from gecaso.packing import Packer
 from gecaso.storage import LocalStorage, Partition
 
 from ._expiry import ExpiryQueue
 from ._recency import Recency, check_bound
 from ._weight import weigh
+
+if TYPE_CHECKING:
+    from gecaso.packing import Packer
 
 __all__ = ["MemoryStorage"]
 
@@ -57,7 +59,7 @@ class MemoryStorage(LocalStorage):
         self._shelves: dict[int, _Shelf] = {}
         self._count = 0
         self._expiry = ExpiryQueue()
-        self._packer = Packer() if isolate else None
+        self._packer = _packer() if isolate else None
         self._timer: tuple[AbstractEventLoop, float, TimerHandle] | None = None
         self.maxsize = check_bound(maxsize, "maxsize")
         self.maxbytes = check_bound(maxbytes, "maxbytes")
@@ -226,6 +228,12 @@ class _Shelf:
                 held._drop_shelf(place, own)  # pyright: ignore[reportPrivateUsage] - a shelf is a part of the storage
 
         self._owner = weakref.ref(owner, drop)
+
+
+def _packer() -> Packer:
+    from gecaso.packing import Packer  # much to import, and few storages isolate
+
+    return Packer()
 
 
 def _timer_sweep(storage: weakref.ref[MemoryStorage], due: float) -> None:
