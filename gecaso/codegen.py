@@ -8,10 +8,9 @@ reads of its surroundings are cells that `Compiled.bind` fills.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from inspect import Parameter, Signature
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gecaso.canonical import typed
 from gecaso.entry import Entry
@@ -22,8 +21,7 @@ NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 BUILTINS = (Exception, KeyError, id, int, str, type)
 
 
-@dataclass(slots=True, frozen=True)
-class Bindings:
+class Bindings(NamedTuple):
     """What the path of a hit reads: where entries are, the clock, and the way on."""
 
     entries: Mapping[Any, Entry]
@@ -32,8 +30,7 @@ class Bindings:
     miss: Callable[..., Any]
 
 
-@dataclass(slots=True, frozen=True)
-class Compiled:
+class Compiled(NamedTuple):
     """A compiled function with its handles.
 
     ``function`` is the path of a hit with the user's signature; ``typed_key(*args, **kwargs)``
@@ -88,7 +85,7 @@ def compile_path(
     path, typed_key, split, bind, hits = names[text.name("make")]()
 
     def bind_all(bindings: Bindings) -> None:
-        bind(bindings.entries, bindings.now, bindings.on_hit, bindings.miss)
+        bind(*bindings)
 
     return Compiled(path, typed_key, split, bind_all, hits)
 

@@ -12,8 +12,7 @@ Duration = float | timedelta | str
 """Seconds, a `datetime.timedelta`, or text such as ``"90s"``, ``"5m"``, ``"2h"``, ``"1d"``."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_PART = r"(\d+(?:\.\d+)?)(ms|[smhdw])"
 
 
 def seconds(duration: object, *, option: str = "ttl") -> float:
@@ -39,9 +38,9 @@ def _seconds(duration: object, option: str) -> float:
         return duration.total_seconds()
     if isinstance(duration, str):
         text = duration.strip().lower()
-        if not _TEXT.fullmatch(text):
+        if not re.fullmatch(rf"(?:{_PART})+", text):
             raise ValueError(f'{option} must look like "90s", "5m" or "1h30m", not {duration!r}')
-        return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        return math.fsum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
     if isinstance(duration, (int, float)) and not isinstance(duration, bool):
         return float(duration)
     raise TypeError(

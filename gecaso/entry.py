@@ -10,7 +10,6 @@ import copy
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,30 +84,40 @@ class Entry:
         return other
 
 
-@dataclass(slots=True, eq=False)
 class Lease:
     """The promise of a storage that nobody else loads ``key`` before ``until``.
 
     ``seen`` is what was stored when it was read *after* the lease had been taken.
     """
 
-    key: Key
-    token: bytes
-    until: float
-    seen: Entry | None = None
+    __slots__ = ("key", "seen", "token", "until")
+
+    def __init__(self, key: Key, token: bytes, until: float, seen: Entry | None = None) -> None:
+        self.key = key
+        self.token = token
+        self.until = until
+        self.seen = seen
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self.key} until {self.until:.3f}>"
 
 
-@dataclass(slots=True, eq=False)
 class Busy:
     """Somebody else has the lease of ``key``, with ``token``.
 
     ``retry_in`` is a hint in seconds; ``stale`` is what is stored meanwhile, fresh or not.
     """
 
-    key: Key
-    token: bytes
-    retry_in: float
-    stale: Entry | None = None
+    __slots__ = ("key", "retry_in", "stale", "token")
+
+    def __init__(self, key: Key, token: bytes, retry_in: float, stale: Entry | None = None) -> None:
+        self.key = key
+        self.token = token
+        self.retry_in = retry_in
+        self.stale = stale
+
+    def __repr__(self) -> str:
+        return f"<Busy {self.key}: look again in {self.retry_in:.3f} s>"
 
 
 _prefix = os.urandom(8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from inspect import Signature
 from typing import Any, Literal
 
@@ -24,29 +23,37 @@ from gecaso.keys import (
 __all__ = ["KeyOptions", "Keying"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyOptions:
     """The options that concern keys, as given to `cached`."""
 
-    key: str | Callable[..., Any] | None = None
-    ignore: tuple[str, ...] = ()
-    namespace: str | None = None
-    version: str | int | None = None
-    hash_key: bool = True
-    on_key_error: Literal["raise", "call"] = "raise"
+    __slots__ = ("hash_key", "ignore", "key", "namespace", "on_key_error", "version")
 
-    def __post_init__(self) -> None:
-        if isinstance(self.ignore, str):
-            raise TypeError(f'ignore must be a tuple of names: ignore=("{self.ignore}",)')
-        if self.on_key_error not in ("raise", "call"):
+    def __init__(
+        self,
+        *,
+        key: str | Callable[..., Any] | None = None,
+        ignore: tuple[str, ...] = (),
+        namespace: str | None = None,
+        version: str | int | None = None,
+        hash_key: bool = True,
+        on_key_error: Literal["raise", "call"] = "raise",
+    ) -> None:
+        if isinstance(ignore, str):
+            raise TypeError(f'ignore must be a tuple of names: ignore=("{ignore}",)')
+        if on_key_error not in ("raise", "call"):
             raise ConfigurationError(
-                f"on_key_error must be 'raise' or 'call', not {self.on_key_error!r}"
+                f"on_key_error must be 'raise' or 'call', not {on_key_error!r}"
             )
-        if not (self.key is None or isinstance(self.key, str) or callable(self.key)):
-            raise TypeError(f"key must be a template or a function, not {self.key!r}")
+        if not (key is None or isinstance(key, str) or callable(key)):
+            raise TypeError(f"key must be a template or a function, not {key!r}")
+        self.key = key
+        self.ignore = ignore
+        self.namespace = namespace
+        self.version = version
+        self.hash_key = hash_key
+        self.on_key_error = on_key_error
 
 
-@dataclass(slots=True)
 class Keying:
     """The keys of one function.
 
@@ -55,15 +62,17 @@ class Keying:
     its ``__cache_key__``, as a class, or by identity.
     """
 
-    function: Callable[..., Any]
-    signature: Signature
-    options: KeyOptions
-    is_method: bool = False
-    keyed: tuple[str, ...] = ()
-    key_of: Callable[..., Hashable] | None = None
-    template: Template | None = None
-    owner: Owner = DIRECT
-    instance_owner: Owner = DIRECT
+    def __init__(
+        self, function: Callable[..., Any], signature: Signature, options: KeyOptions
+    ) -> None:
+        self.function = function
+        self.signature = signature
+        self.options = options
+        self.is_method = False
+        self.keyed: tuple[str, ...] = ()
+        self.key_of: Callable[..., Hashable] | None = None
+        self.template: Template | None = None
+        self.owner = self.instance_owner = DIRECT
 
     @classmethod
     def make(cls, function: Callable[..., Any], options: KeyOptions, *, is_method: bool) -> Keying:

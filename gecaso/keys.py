@@ -147,10 +147,13 @@ def _readable(text: str, elements: Iterable[Hashable]) -> str:
 
 def _readable_element(element: Any) -> str:
     if isinstance(element, str):
-        return f"'{quote(element, _QUOTED)}'"
+        return f"'{quote(element, quoting(_QUOTED))}'"
     if isinstance(element, int):
         return str(element)
     return "#" + digest(element[0]) if len(element) == 1 else _readable_scalar(*element)
+
+
+_QUOTED: Final = "'(),"
 
 
 def _readable_scalar(kind: type, value: Any) -> str:
@@ -159,6 +162,3 @@ def _readable_scalar(kind: type, value: Any) -> str:
     if kind is float and isinstance(value, str):
         return str(float.fromhex(value))
     return str(value)
-
-
-_QUOTED: Final = quoting("'(),")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
 
 from gecaso.base import EntryStorage
 from gecaso.entry import Busy, Entry, Lease
@@ -15,7 +14,6 @@ from gecaso.leases import LeaseTable
 __all__ = ["LocalStorage", "Partition"]
 
 
-@dataclass(slots=True, eq=False)
 class Partition:
     """One function's entries in this process: what the path of a hit reads, without a lock.
 
@@ -23,8 +21,15 @@ class Partition:
     just left.
     """
 
-    entries: dict[Hashable, Entry]
-    on_hit: Callable[[Entry], object] | None = None
+    __slots__ = ("entries", "on_hit")
+
+    def __init__(
+        self,
+        entries: dict[Hashable, Entry],
+        on_hit: Callable[[Entry], object] | None = None,
+    ) -> None:
+        self.entries = entries
+        self.on_hit = on_hit
 
 
 class LocalStorage(EntryStorage):

@@ -124,13 +124,13 @@ def prefix(namespace: str | None = None, version: str | int | None = None) -> st
     text = ""
     if namespace:
         parts = [quote(part) for part in namespace.split(":")]
-        text = ":".join(_LIKE_VERSION.sub("%76", part) for part in parts) + ":"
+        text = ":".join(re.sub(_LIKE_VERSION, "%76", part) for part in parts) + ":"
     if version is not None:
         text += f"v{version}:" if isinstance(version, int) else f"v={quote(version)}:"
     return text
 
 
-_LIKE_VERSION: Final = re.compile(r"^v(?=[-=\d])")
+_LIKE_VERSION: Final = r"^v(?=[-=\d])"
 
 
 _owners: WeakKeyDictionary[Any, WeakValueDictionary[Hashable, Owner]] = WeakKeyDictionary()

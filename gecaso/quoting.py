@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Final
+from functools import cache, lru_cache
 
 __all__ = ["quote", "quoting", "wire_text"]
 
@@ -15,27 +14,26 @@ def quoting(more: str = "") -> re.Pattern[str]:
     return re.compile(rf"[%:{{}}\s\x00-\x1f\x7f-\x9f\ud800-\udfff{re.escape(more)}]")
 
 
-_UNSAFE: Final = quoting()
-
-
-def quote(text: str, unsafe: re.Pattern[str] = _UNSAFE) -> str:
+def quote(text: str, unsafe: re.Pattern[str] | None = None) -> str:
     """Percent-encode what is ``unsafe`` in ``text``: by default ``% : { }``, spaces and controls.
 
     >>> quote("a b:100%")
     'a%20b%3A100%25'
     """
-    return unsafe.sub(_percent, text)
+    return (unsafe or quoting()).sub(_percent, text)
 
 
 def _percent(match: re.Match[str]) -> str:
     return "".join([f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")])
 
 
-# A % is encoded only where it could have come from here: before the code of a brace, a control
-# character or (ED) a surrogate, or before the 25 of a % that was encoded for this reason.
-_WIRE: Final = re.compile(
-    r"[{}\x00-\x1f\x7f\ud800-\udfff]|%(?=(?:25)*(?:[01][0-9A-F]|7[BDF]|ED))", re.IGNORECASE
-)
+@cache  # compiled at the first use
+def _unfit() -> re.Pattern[str]:
+    # A % is encoded only where it could have come from here: before the code of a brace, a control
+    # character or (ED) a surrogate, or before the 25 of a % that was encoded for this reason.
+    return re.compile(
+        r"[{}\x00-\x1f\x7f\ud800-\udfff]|%(?=(?:25)*(?:[01][0-9A-F]|7[BDF]|ED))", re.IGNORECASE
+    )
 
 
 def wire_text(key: object) -> str:
@@ -47,4 +45,4 @@ def wire_text(key: object) -> str:
     >>> wire_text("user:a%20b"), wire_text("{x}"), wire_text("%7Bx")
     ('user:a%20b', '%7Bx%7D', '%257Bx')
     """
-    return _WIRE.sub(_percent, str(key))
+    return _unfit().sub(_percent, str(key))
