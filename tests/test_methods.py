@@ -143,6 +143,8 @@ def test_a_method_looks_like_the_users_own() -> None:
     assert one.get == one.get
     assert hash(one.get) == hash(one.get)
     assert one.get != Repo().get
+    unlike: list[object] = [one.get, one.size, "get"]
+    assert unlike.count(one.get) == unlike.count(one.size) == 1
     assert getattr(one.get, "__self__") is one  # noqa: B009 - likewise
 
 

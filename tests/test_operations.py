@@ -183,6 +183,27 @@ async def test_a_load_under_way_is_not_stored_after_clear() -> None:
     assert f.stats.fenced == 1
 
 
+async def test_after_an_invalidation_nobody_waits_for_the_load_from_before_it() -> None:
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @cached(MemoryStorage())
+    async def f() -> int:
+        number = f.stats.loads
+        if number == 1:
+            started.set()
+            await gate.wait()
+        return number
+
+    first = asyncio.create_task(f())
+    await started.wait()
+    await f.invalidate()
+    async with asyncio.timeout(5):
+        assert await f() == 2
+    await f.put(7)
+    gate.set()
+    assert (await first, await f()) == (1, 7)
+
+
 # -- refresh -------------------------------------------------------------------------------------
 
 
