@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gecaso import InvalidationFailed, StorageError, StorageTimeout, events
+from gecaso import Cache, InvalidationFailed, StorageError, StorageTimeout, events
 from gecaso.guard import Guard, guard_of
 from gecaso.keys import as_key
 from tests.scenes import Distant, Process, Truth, patience
@@ -327,16 +327,18 @@ def test_what_is_pending_outlives_its_loop(storage: Distant, guard: Guard) -> No
 
 async def test_flights_of_every_cache_over_the_storage_are_detached(storage: Distant) -> None:
     truth = Truth()
-    one, other = Process(storage, truth), Process(Distant(), truth)
-    with pytest.warns(UserWarning, match="both use key="):
-        two = Process(storage, truth)
+    one, two = Process(storage, truth), Cache(storage, invalidate_timeout=0.01)
+    in_trouble(storage)
     gate = truth.close_gate()
-    calls = [one.call(), two.call(), other.call()]
-    await truth.asked(2)  # one waits for two, or two for one; the other storage is apart
+    early = one.call()  # without a lease: what it brings is for all who join
+    await truth.asked(1)
     truth.version = 1
-    await two.thing.invalidate(1)
-    later = [one.call(), two.call(), other.call()]
+    with pytest.raises(InvalidationFailed):
+        await two.invalidate("thing:1")
+    late = one.call()
+    await truth.asked(2)
     gate.set()
     async with patience():
-        assert (await asyncio.gather(*later))[:2] == ["1 in version 1"] * 2
-        await asyncio.gather(*calls)
+        assert await early == "1 in version 0"
+        assert await late == "1 in version 1"
+    await two.aclose()
