@@ -243,7 +243,7 @@ def _colour(function: Any) -> bool:
 
 def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, Any]) -> Policy:
     """Return the policy of these options; what it does not know is for ``storage.set``."""
-    known = set(Policy.__dataclass_fields__)
+    known = set(Policy._fields)
     own = {name: value for name, value in options.items() if name in known}
     params = {name: value for name, value in options.items() if name not in known}
     names, any_name = takes(storage)

@@ -18,7 +18,22 @@ import logging
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gecaso.event_kinds import (
+        Commit,
+        Corrupt,
+        Fenced,
+        Hit,
+        Invalidated,
+        Load,
+        LostLease,
+        Miss,
+        StorageFailed,
+        Uncacheable,
+    )
 
 __all__ = [
     "Commit",
@@ -50,64 +65,6 @@ class Event:
 
     storage: Any
     key: Any = None
-
-
-class Hit(Event):
-    """A fresh value was found in the storage."""
-
-
-class Miss(Event):
-    """No fresh value was found."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load(Event):
-    """The user's function ran for ``seconds``; ``error`` is what it raised, or None."""
-
-    seconds: float
-    error: BaseException | None = None
-
-
-class Commit(Event):
-    """The value of a load was stored."""
-
-
-class Fenced(Event):
-    """The value of a load was not stored: the key was invalidated, put or leased anew."""
-
-
-class LostLease(Event):
-    """A load took so long, or its process was so busy, that its lease was lost."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uncacheable(Event):
-    """A result was returned and not stored; ``reason`` says why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Corrupt(Event):
-    """Damaged, foreign, unsigned or wrongly signed data was read, and taken for a miss."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageFailed(Event):
-    """An operation of a storage failed; the call went on without it."""
-
-    operation: str
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invalidated(Event):
-    """Keys were invalidated; ``confirmed`` is False while the storage has not said so."""
-
-    keys: tuple[Any, ...]
-    confirmed: bool
 
 
 Hook = Callable[[Event], object]
@@ -165,3 +122,10 @@ def _change(edit: Callable[[tuple[Hook, ...]], tuple[Hook, ...]]) -> None:
     if changed:
         for watcher in _watchers:
             watcher()
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module("gecaso.event_kinds"), name)
+    return value

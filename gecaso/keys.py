@@ -7,15 +7,14 @@ what was asked for. In process a key is compared by these two; elsewhere by its 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from hashlib import blake2b
 from typing import Any, Final, final
 
 from gecaso.ambiguity import check_ambiguous
 from gecaso.canonical import encode_typed, frame, typed
+from gecaso.digests import blake2b, digest
 from gecaso.owners import (
     DIRECT,
     Owner,
-    digest,
     identity,
     owner_of,
     owner_of_instance,

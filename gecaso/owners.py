@@ -9,11 +9,11 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Hashable
-from hashlib import blake2b
 from typing import Any, Final, final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from gecaso.canonical import encode
+from gecaso.digests import digest
 from gecaso.errors import UnkeyableArgument
 from gecaso.names import module_name
 from gecaso.quoting import quote
@@ -21,17 +21,11 @@ from gecaso.quoting import quote
 __all__ = [
     "DIRECT",
     "Owner",
-    "digest",
     "identity",
     "owner_of",
     "owner_of_instance",
     "prefix",
 ]
-
-
-def digest(data: bytes) -> str:
-    """Return 32 hexadecimal digits that name ``data``."""
-    return blake2b(data, digest_size=16).hexdigest()
 
 
 @final

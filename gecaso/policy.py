@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from gecaso.durations import Duration, seconds
 from gecaso.errors import ConfigurationError, UnknownOption
@@ -18,12 +17,7 @@ Ttl = Duration | Callable[[Any], Duration | None] | None
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 
 
-def _no_params() -> Mapping[str, Any]:
-    return NO_PARAMS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(NamedTuple):
     """How values are loaded, kept and given up. Times are in seconds."""
 
     ttl: Ttl = None
@@ -33,16 +27,15 @@ class Policy:
     on_storage_error: Literal["load", "raise"] = "load"
     on_invalidate_error: Literal["raise", "journal"] = "raise"
     invalidate_timeout: float = 2.0
-    params: Mapping[str, Any] = field(default_factory=_no_params)
+    params: Mapping[str, Any] = NO_PARAMS
 
     @classmethod
     def make(cls, base: Self | None = None, /, **options: Any) -> Self:
         """Return a policy of these options, the others as in ``base``; raise on a bad one."""
-        known = {one.name for one in fields(cls)}
         for name in options:
-            if name not in known:
-                raise unknown_option(name, known)
-        policy = cls(**options) if base is None else replace(base, **options)
+            if name not in cls._fields:
+                raise unknown_option(name, cls._fields)
+        policy = cls(**options) if base is None else base._replace(**options)
         return policy._checked()
 
     def _checked(self) -> Self:
@@ -54,8 +47,7 @@ class Policy:
         _check_choice("on_storage_error", self.on_storage_error, ("load", "raise"))
         _check_choice("on_invalidate_error", self.on_invalidate_error, ("raise", "journal"))
         wait = self.wait_timeout
-        return replace(
-            self,
+        return self._replace(
             ttl=ttl,
             lease_seconds=seconds(self.lease_seconds, option="lease_seconds"),
             wait_timeout=None if wait is None else seconds(wait, option="wait_timeout"),

@@ -1,0 +1,82 @@
+"""The kinds of events, see `gecaso.events`.
+
+A module of its own: making so many records takes time at import, and most programs never listen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gecaso.events import Event
+
+__all__ = [
+    "Commit",
+    "Corrupt",
+    "Fenced",
+    "Hit",
+    "Invalidated",
+    "Load",
+    "LostLease",
+    "Miss",
+    "StorageFailed",
+    "Uncacheable",
+]
+
+
+class Hit(Event):
+    """A fresh value was found in the storage."""
+
+
+class Miss(Event):
+    """No fresh value was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Event):
+    """The user's function ran for ``seconds``; ``error`` is what it raised, or None."""
+
+    seconds: float
+    error: BaseException | None = None
+
+
+class Commit(Event):
+    """The value of a load was stored."""
+
+
+class Fenced(Event):
+    """The value of a load was not stored: the key was invalidated, put or leased anew."""
+
+
+class LostLease(Event):
+    """A load took so long, or its process was so busy, that its lease was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncacheable(Event):
+    """A result was returned and not stored; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrupt(Event):
+    """Damaged, foreign, unsigned or wrongly signed data was read, and taken for a miss."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFailed(Event):
+    """An operation of a storage failed; the call went on without it."""
+
+    operation: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalidated(Event):
+    """Keys were invalidated; ``confirmed`` is False while the storage has not said so."""
+
+    keys: tuple[Any, ...]
+    confirmed: bool
