@@ -81,7 +81,7 @@ class Flight:
 
     __slots__ = (
         "__weakref__",
-        "_raised",
+        "_untouched",
         "is_cancelled",
         "joined",
         "key",
@@ -103,7 +103,7 @@ class Flight:
         self.present = 0
         self.is_cancelled = False
         self.waits_for: list[Flight] | None = None
-        self._raised = False
+        self._untouched: list[BaseException] | None = None
 
     def __repr__(self) -> str:
         state = "landed" if self.outcome is not None else "in the air"
@@ -127,14 +127,21 @@ class Flight:
         return outcome.value
 
     def _own_error(self, error: BaseException) -> BaseException:
-        # The first gets the exception itself, the others copies made while it has no frames but
-        # those of the load: so all copies are made from one that nobody has raised.
-        if not self._raised:
-            self._raised = True
-            if self.joined > 1 and self.outcome is not None:
-                self.outcome.error = faithful_copy(error)
+        # One caller gets the exception itself. The others get copies of one that nobody has
+        # raised: it has no frames but those of the load. `pop` gives it to one thread only.
+        if self._untouched is None:
             return error
-        return faithful_copy(error)
+        try:
+            return self._untouched.pop()
+        except IndexError:
+            return faithful_copy(error)
+
+    def land(self, outcome: Outcome) -> None:
+        """Take the outcome; called once, by `Flights.land`."""
+        if outcome.error is not None and self.joined > 1:
+            self._untouched = [outcome.error]
+            outcome.error = faithful_copy(outcome.error)
+        self.outcome = outcome
 
 
 current_flight: ContextVar[Flight | None] = ContextVar("gecaso_flight", default=None)
@@ -265,7 +272,7 @@ class Flights:
         with self._lock:
             if flight.outcome is not None:
                 return
-            flight.outcome = outcome
+            flight.land(outcome)
             self._close(flight)
             waiters, flight.waiters = flight.waiters, []
             if flight.task is not None:

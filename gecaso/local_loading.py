@@ -32,7 +32,7 @@ class LocalLoading(Loading):
         early = flight.joined
         lease: Lease | Busy | None = self._store.lease_one(call.key, inf)
         if isinstance(lease, Busy):
-            waited = await self._wait(flight, call, colour, lease)
+            waited = await self._wait(flight, call, colour, lease, early)
             if isinstance(waited, Outcome):
                 return waited
             lease, early = waited
@@ -64,12 +64,11 @@ class LocalLoading(Loading):
         return is_stored
 
     async def _wait(
-        self, flight: Flight, call: Call, colour: Colour, busy: Busy
+        self, flight: Flight, call: Call, colour: Colour, busy: Busy, mark: int
     ) -> Outcome | tuple[Lease | None, int]:
         """Wait for another cache's load; return its value, or our lease, or None for no lease."""
         patience = call.policy.wait_timeout
         give_up = inf if patience is None else time.monotonic() + patience
-        mark = flight.mark()
         for step in steps(notifies=True):
             outcome = self._outcome_of(call, busy.stale, mark)
             if outcome is not None:

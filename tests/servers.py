@@ -143,6 +143,10 @@ class Server:
     def pause(self) -> None:
         """Let it hang: connections stay, new ones are accepted by the kernel, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal takes its time to reach every thread, and one of them may answer meanwhile.
+        give_up = time.monotonic() + 5.0
+        while not _has_stopped(self.pid) and time.monotonic() < give_up:
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after ``pause``."""
@@ -364,3 +368,14 @@ class MemcachedServer(Server):
         with self.connect() as connection:
             connection.sendall(b"version\r\n")
             return connection.recv(64).startswith(b"VERSION")
+
+
+def _has_stopped(pid: int) -> bool:
+    """Return whether every thread of a process has been stopped; True where nobody can tell."""
+    threads = Path(f"/proc/{pid}/task")
+    if not threads.is_dir():
+        return True
+    states = (
+        thread.joinpath("stat").read_text().rpartition(")")[2] for thread in threads.iterdir()
+    )
+    return all(state.split()[0] in "Tt" for state in states)
