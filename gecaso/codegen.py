@@ -10,39 +10,44 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from inspect import Parameter, Signature
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from gecaso.canonical import typed
 from gecaso.entry import Entry
 
-__all__ = ["Bindings", "Compiled", "compile_path"]
+__all__ = ["Compiled", "compile_path"]
 
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 BUILTINS = (Exception, KeyError, id, int, str, type)
 
-
-class Bindings(NamedTuple):
-    """What the path of a hit reads: where entries are, the clock, and the way on."""
-
-    entries: Mapping[Any, Entry]
-    now: Callable[[], float]
-    on_hit: Callable[[Entry], object] | None
-    miss: Callable[..., Any]
+Clock = Callable[[], float]
+OnHit = Callable[[Entry], object]
 
 
-class Compiled(NamedTuple):
+class Compiled:
     """A compiled function with its handles.
 
     ``function`` is the path of a hit with the user's signature; ``typed_key(*args, **kwargs)``
     gives the typed key of a call, ``split(*args, **kwargs)`` the arguments as the user's function
-    takes them; ``hits(reset)`` reads the counter.
+    takes them; ``hits(reset)`` reads the counter. ``bind(entries, now, on_hit, miss)`` tells the
+    path where the entries are, the clock, whom to tell of a hit (or None), and the way on.
     """
 
-    function: Callable[..., Any]
-    typed_key: Callable[..., Hashable]
-    split: Callable[..., tuple[tuple[Any, ...], Mapping[str, Any]]]
-    bind: Callable[[Bindings], None]
-    hits: Callable[[bool], int]
+    __slots__ = ("bind", "function", "hits", "split", "typed_key")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        typed_key: Callable[..., Hashable],
+        split: Callable[..., tuple[tuple[Any, ...], Mapping[str, Any]]],
+        bind: Callable[[Mapping[Any, Entry], Clock, OnHit | None, Callable[..., Any]], None],
+        hits: Callable[[bool], int],
+    ) -> None:
+        self.function = function
+        self.typed_key = typed_key
+        self.split = split
+        self.bind = bind
+        self.hits = hits
 
 
 def compile_path(
@@ -61,7 +66,7 @@ def compile_path(
     the typed key instead. ``on_key_error(error)`` is told of a call whose key cannot be made,
     which then goes to the function uncached. With ``instances`` it is a method whose first
     argument owns its entries: the table has, by the ``id`` of the instance, what elsewhere is
-    `Bindings.entries`.
+    given to `Compiled.bind`.
     """
     text = _Text(signature, is_async=is_async)
     names: dict[str, Any] = {
@@ -82,12 +87,7 @@ def compile_path(
         is_method=instances is not None,
     )
     exec(compile(source, f"<gecaso path of {function!r}>", "exec"), names)
-    path, typed_key, split, bind, hits = names[text.name("make")]()
-
-    def bind_all(bindings: Bindings) -> None:
-        bind(*bindings)
-
-    return Compiled(path, typed_key, split, bind_all, hits)
+    return Compiled(*names[text.name("make")]())
 
 
 class _Text:

@@ -24,50 +24,56 @@ __all__ = [
 ]
 
 
-class Hit(Event):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Event(Event):
+    storage: Any
+    key: Any = None
+
+
+class Hit(_Event):
     """A fresh value was found in the storage."""
 
 
-class Miss(Event):
+class Miss(_Event):
     """No fresh value was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load(Event):
+class Load(_Event):
     """The user's function ran for ``seconds``; ``error`` is what it raised, or None."""
 
     seconds: float
     error: BaseException | None = None
 
 
-class Commit(Event):
+class Commit(_Event):
     """The value of a load was stored."""
 
 
-class Fenced(Event):
+class Fenced(_Event):
     """The value of a load was not stored: the key was invalidated, put or leased anew."""
 
 
-class LostLease(Event):
+class LostLease(_Event):
     """A load took so long, or its process was so busy, that its lease was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Uncacheable(Event):
+class Uncacheable(_Event):
     """A result was returned and not stored; ``reason`` says why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Corrupt(Event):
+class Corrupt(_Event):
     """Damaged, foreign, unsigned or wrongly signed data was read, and taken for a miss."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageFailed(Event):
+class StorageFailed(_Event):
     """An operation of a storage failed; the call went on without it."""
 
     operation: str
@@ -75,7 +81,7 @@ class StorageFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Invalidated(Event):
+class Invalidated(_Event):
     """Keys were invalidated; ``confirmed`` is False while the storage has not said so."""
 
     keys: tuple[Any, ...]

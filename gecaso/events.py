@@ -17,7 +17,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +58,13 @@ __all__ = [
 logger = logging.getLogger("gecaso")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """The root of all events: the storage it happened on, and the key (None: not of one key)."""
 
+    __slots__ = ()
+
     storage: Any
-    key: Any = None
+    key: Any
 
 
 Hook = Callable[[Event], object]

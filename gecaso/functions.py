@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gecaso import events
 from gecaso.calls import Call, Counters
-from gecaso.codegen import Bindings, compile_path
+from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
 from gecaso.errors import UnkeyableArgument, Unsupported
@@ -19,9 +19,7 @@ from gecaso.keys import (
     DIRECT,
     Key,
     Owner,
-    check_ambiguous,
     owner_of_instance,
-    warn_if_shared,
 )
 from gecaso.loading import Loading
 from gecaso.loops import Bridge, run_now
@@ -113,8 +111,12 @@ class Function:
         self.writing = Writing(loading)
         storage, owner, function = loading.storage, self.keying.owner, self.uncached
         if self.keying.template is not None:
+            from gecaso.templates import warn_if_shared  # few functions have one
+
             warn_if_shared(self.keying.template.text, storage, function)
         elif storage.shared and owner is not DIRECT:
+            from gecaso.ambiguity import check_ambiguous  # in one process nothing is
+
             check_ambiguous(function, owner, storage)
         storage.learn(known_types_of(function))
         self.bind()
@@ -131,10 +133,10 @@ class Function:
             miss = functools.partial(self._miss_or_call, miss)
         if local is None or events.hooks:
             # Every call takes the long way: over a network, or to tell the hooks.
-            self.compiled.bind(Bindings({}, _no_time, None, miss))
+            self.compiled.bind({}, _no_time, None, miss)
         else:
             partition = local.partition(self.keying.owner)
-            self.compiled.bind(Bindings(partition.entries, local.clock, partition.on_hit, miss))
+            self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
 
     def _call(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from inspect import Signature
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gecaso.canonical import typed
 from gecaso.errors import ConfigurationError, UnkeyableArgument
@@ -13,12 +13,14 @@ from gecaso.keys import (
     DIRECT,
     Key,
     Owner,
-    Template,
     owner_of,
     owner_of_instance,
     prefix,
     prefixed_key,
 )
+
+if TYPE_CHECKING:
+    from gecaso.templates import Template
 
 __all__ = ["KeyOptions", "Keying"]
 
@@ -110,6 +112,8 @@ class Keying:
     def _use_key(self, key: str | Callable[..., Any]) -> None:
         start = prefix(self.options.namespace, self.options.version)
         if isinstance(key, str):
+            from gecaso.templates import Template  # few functions have one
+
             template = self.template = Template(key, self.signature, start=start)
             signature = self.signature
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, final
 
-from gecaso.ambiguity import check_ambiguous
 from gecaso.canonical import encode_typed, frame, typed
 from gecaso.digests import blake2b, digest
 from gecaso.owners import (
@@ -21,21 +20,17 @@ from gecaso.owners import (
     prefix,
 )
 from gecaso.quoting import quote, quoting, wire_text
-from gecaso.templates import Template, warn_if_shared
 
 __all__ = [
     "DIRECT",
     "Key",
     "Owner",
-    "Template",
     "as_key",
-    "check_ambiguous",
     "identity",
     "owner_of",
     "owner_of_instance",
     "prefix",
     "prefixed_key",
-    "warn_if_shared",
     "wire_text",
 ]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gecaso.codegen import Bindings, Compiled, compile_path
+from gecaso.codegen import Compiled, compile_path
 from gecaso.entry import Entry
 from tests.doubles import FakeClock
 
@@ -31,7 +31,7 @@ def bound(
     def miss(key: Any, args: Any, kwargs: Any) -> Any:
         return key, args, dict(kwargs)
 
-    one.bind(Bindings(entries, clock, on_hit, miss))
+    one.bind(entries, clock, on_hit, miss)
     return one.function
 
 
@@ -143,7 +143,7 @@ def test_a_coroutine_function_awaits_the_miss() -> None:
         return "missed"
 
     one = compiled(f)
-    one.bind(Bindings({1: Entry("hit", 0.0)}, lambda: 0.0, None, miss))
+    one.bind({1: Entry("hit", 0.0)}, lambda: 0.0, None, miss)
     assert inspect.iscoroutinefunction(one.function)
     assert asyncio.run(one.function(1)) == "hit"
     assert asyncio.run(one.function(2)) == "missed"

@@ -35,6 +35,15 @@ LAYERS = [
     ["gecaso.web", "gecaso.objects", "gecaso.cli", "gecaso.testing"],
 ]
 CLIENT_LIBRARIES = {"redis", "hiredis", "aiomcache", "asyncpg"}
+REQUIRED = ["asyncio", "anyio", "ormsgpack"]  # what they import themselves costs nothing more
+# What takes time to import, and is imported by the functions that need it.
+AT_FIRST_USE = {
+    *("anyio.from_thread", "anyio.to_thread", "typing_extensions"),
+    *("decimal", "difflib", "fractions", "hashlib", "ipaddress", "json", "pathlib", "pickle"),
+    *("random", "uuid", "zlib", "zoneinfo"),
+    *("gecaso.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
+    *("gecaso.packing", "gecaso.shapes", "gecaso.templates"),
+}
 MODULES = ["gecaso", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "gecaso."))]
 
 
@@ -69,6 +78,19 @@ def test_importing_the_package_imports_no_client_library(name: str) -> None:
     code = f"import {name}, sys; print(*(m.partition('.')[0] for m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert CLIENT_LIBRARIES & set(run.stdout.split()) == set()
+
+
+@pytest.mark.smoke
+@pytest.mark.process
+def test_importing_the_package_imports_nothing_that_only_some_programs_use() -> None:
+    code = (
+        f"import sys, {', '.join(REQUIRED)}; before = set(sys.modules)\n"
+        "import gecaso; print(*set(sys.modules) - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    more = set(run.stdout.split())
+    assert "gecaso.cache" in more
+    assert more & AT_FIRST_USE == set()
 
 
 def test_every_package_is_built() -> None:
