@@ -30,7 +30,8 @@ class Compiled:
     ``function`` is the path of a hit with the user's signature; ``typed_key(*args, **kwargs)``
     gives the typed key of a call, ``split(*args, **kwargs)`` the arguments as the user's function
     takes them; ``hits(reset)`` reads the counter. ``bind(entries, now, on_hit, miss)`` tells the
-    path where the entries are, the clock, whom to tell of a hit (or None), and the way on.
+    path where the entries are (None: nowhere near), the clock, whom to tell of a hit (or None), and
+    the way on.
     """
 
     __slots__ = ("bind", "function", "hits", "split", "typed_key")
@@ -40,7 +41,7 @@ class Compiled:
         function: Callable[..., Any],
         typed_key: Callable[..., Hashable],
         split: Callable[..., tuple[tuple[Any, ...], Mapping[str, Any]]],
-        bind: Callable[[Mapping[Any, Entry], Clock, OnHit | None, Callable[..., Any]], None],
+        bind: Callable[[Mapping[Any, Entry] | None, Clock, OnHit | None, Callable[..., Any]], None],
         hits: Callable[[bool], int],
     ) -> None:
         self.function = function
@@ -121,15 +122,17 @@ class _Text:
             f"    {'async ' if self._is_async else ''}def @path({signature}):",
             "        nonlocal @hits",
             *self._key_lines(key, forward, on_error=on_error),
-            "        try:",
-            f"            @entry = {self._entry(is_method=is_method)}",
-            "            if @now() < @entry.fresh_until:",
-            "                @hits += 1",
-            "                if @on_hit is not None:",
-            "                    @on_hit(@entry)",
-            "                return @entry.value",
-            "        except @KeyError:",  # not there; or, for an LRU, just gone
-            "            pass",
+            # None where every call takes the long way: a miss by KeyError would be dearer.
+            "        if @entries is not None:",
+            "            try:",
+            f"                @entry = {self._entry(is_method=is_method)}",
+            "                if @now() < @entry.fresh_until:",
+            "                    @hits += 1",
+            "                    if @on_hit is not None:",
+            "                        @on_hit(@entry)",
+            "                    return @entry.value",
+            "            except @KeyError:",  # not there; or, for an LRU, just gone
+            "                pass",
             f"        return {'await ' if self._is_async else ''}@miss(@key, {split})",
             f"    def @typed_key({signature}):",
             f"        return {key}",

@@ -128,12 +128,12 @@ class Function:
         if not self.is_async:
             miss: Callable[..., Any] = self._plain_miss
         else:
-            miss = self._miss if local is not None else self._network_miss
+            miss = self._miss if local is not None else self._network_miss()
         if self.keying.is_method and self.keying.options.on_key_error == "call":
             miss = functools.partial(self._miss_or_call, miss)
         if local is None or events.hooks:
             # Every call takes the long way: over a network, or to tell the hooks.
-            self.compiled.bind({}, _no_time, None, miss)
+            self.compiled.bind(None, _no_time, None, miss)
         else:
             partition = local.partition(self.keying.owner)
             self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
@@ -177,14 +177,24 @@ class Function:
     def _plain_miss(self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return run_now(self._miss(typed_key, args, kwargs))
 
-    def _network_miss(
-        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
+    def _network_miss(self) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Return the way on over a network; a closure, since every hit there goes through it."""
         if TYPE_CHECKING:
             assert isinstance(self.loading, NetworkLoading)
-        return self.loading.obtain_quickly(
-            self._key(typed_key, args), self.counters, self._call, typed_key, args, kwargs
-        )
+        obtain, counters, make_call = self.loading.obtain_quickly, self.counters, self._call
+        owner, make_key = self.keying.owner, self._key
+
+        def miss(
+            typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        ) -> Coroutine[Any, Any, Any]:
+            return obtain(Key(owner, typed_key), counters, make_call, typed_key, args, kwargs)
+
+        def method_miss(
+            typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        ) -> Coroutine[Any, Any, Any]:
+            return obtain(make_key(typed_key, args), counters, make_call, typed_key, args, kwargs)
+
+        return method_miss if self.keying.is_method else miss
 
     def _key(self, typed_key: Any, args: tuple[Any, ...]) -> Key:
         keying = self.keying
