@@ -11,14 +11,14 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import Parameter
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gecaso.base import BaseStorage, EntryStorage
+from gecaso.base import LOCKS, BaseStorage, EntryStorage
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import ConfigurationError, StorageError, StorageTimeout, Unsupported
 from gecaso.keys import Key
 from gecaso.leases import LeaseTable
+from gecaso.weak import WeakTable
 
 if TYPE_CHECKING:
     from gecaso.packing import Packer
@@ -38,12 +38,13 @@ class AdaptedStorage(EntryStorage):
 
     shared = True
     notifies = True
-    timeout = 5.0
+    timeout = 2.0
 
     def __init__(self, base: BaseStorage) -> None:
         self.base = base
         self._leases = LeaseTable(time.monotonic)
         self._marks: dict[Key, float] = {}
+        self._running: set[asyncio.Future[Any]] = set()
         self._packer = _packer()
 
     def __repr__(self) -> str:
@@ -72,26 +73,33 @@ class AdaptedStorage(EntryStorage):
             return None
         return Entry(value, time.monotonic())
 
-    async def _set(self, key: Key, entry: Entry) -> None:
+    async def _set(self, lease: Lease, entry: Entry) -> None:
+        key = lease.key
         params = dict(entry.params)
         if entry.fresh_until != inf:
             params["ttl"] = entry.fresh_until - entry.created
         try:
-            await self._run(lambda: self.base.set(str(key), entry.value, **params))
+            await self._run(lambda: self.base.set(str(key), entry.value, **params), lease)
         except KeyError as error:  # which means a miss in `get` alone
             raise StorageError(f"{self.base!r} failed: {error!r}") from error
 
-    async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _run(self, operation: Callable[[], Awaitable[T]], lease: Lease | None = None) -> T:
         from gecaso.packing import using  # see _packer
 
         with using(self._packer):
             task = asyncio.ensure_future(_await(operation))
+        self._running.add(task)
+        task.add_done_callback(functools.partial(self._ended, lease))
         # In a task of its own, to its end: a caller that leaves must not break it off half way.
         try:
             async with asyncio.timeout(self.timeout):
                 return await asyncio.shield(task)
         except KeyError:
             raise
+        except asyncio.CancelledError as error:
+            if not task.cancelled():
+                raise  # it is the caller who is cancelled
+            raise StorageError(f"{self.base!r} cancelled its own operation") from error
         except TimeoutError as error:
             if not task.done():
                 task.cancel()
@@ -100,6 +108,14 @@ class AdaptedStorage(EntryStorage):
             raise
         except Exception as error:
             raise StorageError(f"{self.base!r} failed: {error!r}") from error
+
+    def _ended(self, lease: Lease | None, task: asyncio.Future[Any]) -> None:
+        # Whoever waited may have left: the lease ends with the write itself.
+        self._running.discard(task)
+        if lease is not None:
+            self._leases.give_back(lease)
+        if not task.cancelled():
+            task.exception()
 
     # --- leases -------------------------------------------------------------------------------
 
@@ -122,20 +138,18 @@ class AdaptedStorage(EntryStorage):
         stored: set[Key] = set()
         for lease, entry in entries.items():
             if entry.kind != "value":
-                if self._leases.give_back(lease):
-                    self._set_mark(lease.key, entry)
+                if self._leases.begin_commit(lease):
+                    await self._mark(lease, entry)
                     stored.add(lease.key)
             elif self._leases.begin_commit(lease):
-                try:
-                    await self._set(lease.key, entry)
-                    stored.add(lease.key)
-                finally:
-                    self._leases.give_back(lease)
+                await self._set(lease, entry)
+                stored.add(lease.key)
         return stored
 
     async def release(self, leases: Iterable[Lease]) -> None:
         for lease in leases:
-            self._leases.give_back(lease)
+            if not self._leases.is_writing(lease):  # whose write ends it
+                self._leases.give_back(lease)
 
     async def wait(self, busy: Busy, timeout: float) -> None:
         await self._leases.wait(busy, timeout)
@@ -148,13 +162,14 @@ class AdaptedStorage(EntryStorage):
         if expect is not None:
             raise ConfigurationError(f"{self.base!r} knows no versions, so it cannot compare them")
         for key, entry in entries.items():
-            await self._alone(key, functools.partial(self._set, key, entry))
+            self._marks.pop(key, None)
+            await self._set(await self._seize(key), entry)
         return set(entries)
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         for key in keys:
             self._marks.pop(key, None)
-            await self._alone(key, functools.partial(self._remove, key))
+            await self._remove(key, await self._seize(key))
 
     async def evict(self, keys: Iterable[Key]) -> None:
         keys = tuple(keys)
@@ -165,29 +180,35 @@ class AdaptedStorage(EntryStorage):
                 await self._remove(key)
 
     async def clear(self) -> None:
-        self._leases.kill_all()
+        for key in self._leases.outstanding():
+            if key.owner is not LOCKS:
+                self._leases.give_back(await self._seize(key))
+        self._marks.clear()
         await self._run(self.base.clear)
 
-    async def _remove(self, key: Key) -> None:
+    async def _remove(self, key: Key, lease: Lease | None = None) -> None:
         with contextlib.suppress(KeyError):  # it was not there
-            await self._run(lambda: self.base.remove(str(key)))
+            await self._run(lambda: self.base.remove(str(key)), lease)
 
-    async def _alone(self, key: Key, write: Callable[[], Awaitable[None]]) -> None:
-        """Run a write while no other write of this key is under way, and kill its lease."""
-        while True:
-            if (busy := self._leases.committing(key)) is not None:
-                await self._leases.wait(busy, self.timeout)
-                continue
-            self._leases.kill(key)
-            lease = self._leases.take(key, inf)
-            if isinstance(lease, Lease) and self._leases.begin_commit(lease):
-                break
-        try:
-            await write()
-        finally:
-            self._leases.give_back(lease)
+    async def _seize(self, key: Key) -> Lease:
+        """Take the lease of ``key`` for a write, once no other write of it is under way."""
+        give_up = time.monotonic() + self.timeout
+        while isinstance(got := self._leases.seize(key), Busy):
+            left = give_up - time.monotonic()
+            if left <= 0:
+                raise StorageTimeout(f"{self.base!r}: an earlier write of {key} has not ended")
+            await self._leases.wait(got, left)
+        return got
 
     # --- marks of values that are not stored --------------------------------------------------
+
+    async def _mark(self, lease: Lease, entry: Entry) -> None:
+        """Note that a value is not stored; an older one that is stored goes."""
+        self._set_mark(lease.key, entry)
+        if lease.seen is not None and lease.seen.kind == "value":
+            await self._remove(lease.key, lease)
+        else:
+            self._leases.give_back(lease)
 
     def _set_mark(self, key: Key, entry: Entry) -> None:
         now = time.monotonic()
@@ -213,8 +234,14 @@ async def _await(operation: Callable[[], Awaitable[T]]) -> T:
     return await operation()
 
 
+class _Place:
+    """Where the adapter of one storage is found, as long as anybody uses it."""
+
+    adapter: weakref.ref[AdaptedStorage] | None = None
+
+
 # The adapter holds the storage, so that the table must hold neither.
-_adapted: WeakKeyDictionary[BaseStorage, weakref.ref[AdaptedStorage]] = WeakKeyDictionary()
+_places: WeakTable[BaseStorage, _Place] = WeakTable()
 
 
 def adapt(storage: object) -> EntryStorage:
@@ -229,11 +256,11 @@ def adapt(storage: object) -> EntryStorage:
             f"{storage!r} is no storage; give an instance of a subclass of gecaso.BaseStorage, "
             "such as gecaso.MemoryStorage()"
         )
-    reference = _adapted.get(storage)
-    adapted = None if reference is None else reference()
+    place = _places.get(storage, _Place)
+    adapted = None if place.adapter is None else place.adapter()
     if adapted is None:
         adapted = AdaptedStorage(storage)
-        _adapted[storage] = weakref.ref(adapted)
+        place.adapter = weakref.ref(adapted)
     return adapted
 
 

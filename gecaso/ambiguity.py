@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import CellType, CodeType, FunctionType
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from gecaso.canonical import encode
 from gecaso.errors import AmbiguousFunction, UnkeyableArgument
 from gecaso.owners import Owner
+from gecaso.weak import WeakTable
 
 __all__ = ["check_ambiguous"]
 
-_functions: WeakKeyDictionary[object, dict[str, WeakSet[Any]]] = WeakKeyDictionary()
+_functions: WeakTable[object, dict[str, WeakSet[Any]]] = WeakTable()
 
 
 def check_ambiguous(function: Callable[..., Any], owner: Owner, storage: object) -> None:
@@ -27,7 +28,7 @@ def check_ambiguous(function: Callable[..., Any], owner: Owner, storage: object)
             f"{owner.text} is a lambda, and so are others of the same name: on a shared storage "
             f"they would read each other's entries. {_REMEDIES}"
         )
-    same_name = _functions.setdefault(storage, {}).setdefault(owner.text, WeakSet())
+    same_name = _functions.get(storage, dict[str, WeakSet[Any]]).setdefault(owner.text, WeakSet())
     for other in list(same_name):
         if not _same_function(other, function, set()):
             raise AmbiguousFunction(

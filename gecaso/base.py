@@ -113,6 +113,11 @@ class EntryStorage(BaseStorage):
     timeout: float = inf
     """Seconds that one operation may take."""
 
+    @property
+    def guarded(self) -> EntryStorage:
+        """The storage whose trouble this one's is: itself, or the one that it wraps."""
+        return self
+
     @abstractmethod
     def now(self) -> float:
         """Return the time of the storage's clock in seconds."""
@@ -243,7 +248,13 @@ class EntryStorage(BaseStorage):
             yield lease
         finally:
             renewing.cancel()
-            await asyncio.shield(asyncio.ensure_future(self.release((lease,))))
+            await asyncio.shield(asyncio.ensure_future(self._let_go(lease)))
+
+    async def _let_go(self, lease: Lease) -> None:
+        try:
+            await self.release((lease,))
+        except StorageError as error:  # which must not hide what the block came to
+            logger.warning("the lease of %s was not released, and runs out: %s", lease.key, error)
 
     async def _acquire(self, key: Key, seconds: float, wait_timeout: float | None) -> Lease:
         started = time.monotonic()

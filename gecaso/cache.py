@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Self, TypeVar, overload
-from weakref import WeakSet
 
 from gecaso import events
 from gecaso.adapted import AdaptedStorage, adapt, takes
@@ -24,6 +23,7 @@ from gecaso.methods import Method, as_function, is_in_class_body
 from gecaso.policy import Policy, Ttl, unknown_option
 from gecaso.signatures import Decorator
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
+from gecaso.weak import WeakBag
 from gecaso.writing import Writing
 
 __all__ = ["MISSING", "Cache"]
@@ -283,11 +283,11 @@ async def _no_load() -> None:
     raise AssertionError("a call that only looks does not load")
 
 
-_functions: WeakSet[Function] = WeakSet()
+_functions: WeakBag[Function] = WeakBag()
 
 
 def _rebind() -> None:
-    for function in list(_functions):
+    for function in _functions:
         function.bind()
 
 

@@ -16,6 +16,7 @@ Who gets what a flight brings:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -157,9 +158,10 @@ class Flights:
         _tables.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.open.clear()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: weakref.ref[AbstractEventLoop] | None = None
 
     def __len__(self) -> int:
         return len(self.open)
@@ -230,9 +232,18 @@ class Flights:
         """Note the task that flies it; unless it has landed at once (eager tasks do)."""
         if flight.outcome is None:
             flight.task = task
-            self._tasks.add(task)
+            self._keep(task)
             if flight.is_cancelled:
                 task.cancel()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task, which its loop does not; in a new loop, let go of those of closed ones."""
+        loop = task.get_loop()
+        if self._loop is None or self._loop() is not loop:
+            self._loop = weakref.ref(loop)
+            closed = [one for one in tuple(self._tasks) if one.get_loop().is_closed()]
+            self._tasks.difference_update(closed)
+        self._tasks.add(task)
 
     def leave(self, flight: Flight) -> None:
         """A caller is gone, served or not. When the last one goes, the load is cancelled."""
@@ -241,6 +252,8 @@ class Flights:
             if own is not None and own.waits_for and flight in own.waits_for:
                 own.waits_for.remove(flight)
             flight.present -= 1
+            if not flight.present and flight.outcome is not None:
+                flight.outcome.error = None  # its traceback leads here: a circle
             if flight.present or flight.outcome is not None or flight.loop is None:
                 return
             flight.is_cancelled = True
@@ -252,15 +265,17 @@ class Flights:
         if task is None or loop is None or loop.is_closed():
             return
         if asyncio._get_running_loop() is loop:
-            task.cancel()
-        else:
-            loop.call_soon_threadsafe(task.cancel)
+            _cancel_once(task)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has just closed
+            loop.call_soon_threadsafe(_cancel_once, task)
 
     def detach(self, keys: Iterable[Hashable]) -> None:
         """Later callers of these keys start new flights."""
         with self._lock:
             for key in keys:
                 self.open.pop(key, None)
+                self.open.pop((key, "refresh"), None)
 
     def detach_where(self, condition: Callable[[Any], bool]) -> None:
         with self._lock:
@@ -283,6 +298,13 @@ class Flights:
     def _close(self, flight: Flight) -> None:
         if self.open.get(flight.key) is flight:
             del self.open[flight.key]
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    # A loop that ends cancels all its tasks. A second time would break off the clean-up, in which
+    # the lease is given back.
+    if not task.cancelling():
+        task.cancel()
 
 
 def _twin(key: Any) -> Any:

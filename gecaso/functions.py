@@ -6,6 +6,7 @@ import functools
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gecaso import events
@@ -301,4 +302,4 @@ class Function:
 
 
 def _no_time() -> float:
-    return 0.0
+    return inf  # nothing is fresh then

@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
 
 from gecaso import events
 from gecaso.breaker import Breaker
@@ -23,17 +22,29 @@ from gecaso.entry import Lease
 from gecaso.errors import InvalidationFailed, StorageError
 from gecaso.keys import Key
 from gecaso.storage import EntryStorage
+from gecaso.weak import WeakBag, WeakTable
 
 if TYPE_CHECKING:
     from gecaso.flight import Flights
 
-__all__ = ["Guard", "guard_of"]
+__all__ = ["Guard", "Mark", "guard_of"]
 
 logger = logging.getLogger("gecaso")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 """Seconds between attempts at an invalidation."""
+SETTLING = 0.5
+"""Seconds after which a write that was sent before a storage came back has arrived."""
+
+
+class Mark:
+    """One failed invalidation of a key. A put that failed may yet arrive, after a removal even."""
+
+    __slots__ = ("may_arrive_late",)
+
+    def __init__(self, *, may_arrive_late: bool) -> None:
+        self.may_arrive_late = may_arrive_late
 
 
 class Guard:
@@ -42,8 +53,8 @@ class Guard:
     def __init__(self, storage: EntryStorage) -> None:
         self._storage = weakref.ref(storage)
         self.breaker = Breaker()
-        self.flights: WeakSet[Flights] = WeakSet()
-        self.pending: dict[Key, object] = {}
+        self.flights: WeakBag[Flights] = WeakBag()
+        self.pending: dict[Key, Mark] = {}
         self._owed: set[Lease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.Task[None] | None = None
@@ -113,22 +124,25 @@ class Guard:
         *,
         timeout: float,
         journal: bool,
+        is_put: bool = False,
     ) -> None:
         """Run ``apply()`` until it succeeds, at most ``timeout`` seconds; ignores the breaker.
 
         After that the keys are pending, and `InvalidationFailed` is raised; with ``journal`` they
-        are only pending.
+        are only pending. ``is_put`` tells that a value is stored, not removed.
         """
         keys = tuple(keys)
+        marks = {key: mark for key in keys if (mark := self.pending.get(key)) is not None}
+        before = {key: mark for key, mark in marks.items() if not mark.may_arrive_late}
         try:
             error = await self._attempt(apply, timeout)
         except asyncio.CancelledError:  # what has been sent may still be applied
-            self._postpone(keys)
+            self._postpone(keys, may_arrive_late=is_put)
             raise
         if error is None:
-            self._settle({key: self.pending[key] for key in keys if key in self.pending})
+            self._settle(before)
         else:
-            self._postpone(keys)
+            self._postpone(keys, may_arrive_late=is_put)
         if events.hooks:
             storage = self._storage()
             events.emit(events.Invalidated(storage=storage, keys=keys, confirmed=error is None))
@@ -154,12 +168,12 @@ class Guard:
                 left = give_up - time.monotonic()
                 if left <= pause:
                     return error
-                await asyncio.sleep(pause * random.uniform(0.8, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+            pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _postpone(self, keys: tuple[Key, ...]) -> None:
+    def _postpone(self, keys: tuple[Key, ...], *, may_arrive_late: bool) -> None:
         for key in keys:
-            self.pending[key] = object()
+            self.pending[key] = Mark(may_arrive_late=may_arrive_late)
         self._start_retry()
 
     def hand_back(self, lease: Lease) -> None:
@@ -183,6 +197,7 @@ class Guard:
             try:
                 if tried:
                     await storage.discard(tried)
+                    await self._settle_late(storage, tried)
                     self._settle(tried)
                 if owed:
                     await storage.release(owed)
@@ -194,7 +209,15 @@ class Guard:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _settle(self, tried: dict[Key, object]) -> None:
+    async def _settle_late(self, storage: EntryStorage, tried: dict[Key, Mark]) -> None:
+        """Remove once more what may have arrived after its removal."""
+        late = {key: mark for key, mark in tried.items() if mark.may_arrive_late}
+        if late:
+            self._settle({key: mark for key, mark in tried.items() if key not in late})
+            await asyncio.sleep(SETTLING)
+            await storage.discard(late)
+
+    def _settle(self, tried: dict[Key, Mark]) -> None:
         for key, mark in tried.items():
             if self.pending.get(key) is mark:  # otherwise invalidated again since
                 del self.pending[key]
@@ -225,19 +248,18 @@ def _runs(task: asyncio.Task[None] | None) -> bool:
     return task is not None and not task.done() and not task.get_loop().is_closed()
 
 
-_guards: WeakKeyDictionary[EntryStorage, Guard] = WeakKeyDictionary()
+_guards: WeakTable[EntryStorage, Guard] = WeakTable()
 
 
 def guard_of(storage: EntryStorage) -> Guard:
     """Return the one guard of a storage in this process."""
-    guard = _guards.get(storage)
-    if guard is None:
-        guard = _guards.setdefault(storage, Guard(storage))
-    return guard
+    guarded = storage.guarded
+    return _guards.get(guarded, lambda: Guard(guarded))
 
 
 def _after_fork_in_child() -> None:
-    for guard in list(_guards.values()):
+    _guards.unlock()
+    for guard in _guards.values():
         guard._reset_after_fork()  # pyright: ignore[reportPrivateUsage] - the hook is a part of Guard
 
 

@@ -7,6 +7,7 @@ waiting of its own, so that loops and threads can share it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -33,7 +34,9 @@ class _Held:
 
     def is_over(self, now: float) -> bool:
         # A holder whose loop was closed without being cancelled will never come back.
-        return now >= self.lease.until or (self.loop is not None and self.loop.is_closed())
+        if self.loop is not None and self.loop.is_closed():
+            return True
+        return now >= self.lease.until and not self.committing
 
 
 class LeaseTable:
@@ -61,7 +64,7 @@ class LeaseTable:
             held = self._held.get(key)
             if held is not None:
                 now = self._now()
-                if held.committing or not held.is_over(now):
+                if not held.is_over(now):
                     return Busy(key, held.lease.token, max(0.0, held.lease.until - now))
                 self._drop(key, held)
             lease = Lease(key, new_token(), seconds if seconds == inf else self._now() + seconds)
@@ -120,13 +123,27 @@ class LeaseTable:
             self._held[lease.key].committing = True
             return True
 
-    def committing(self, key: Key) -> Busy | None:
-        """Return the lease of a write in progress, for `wait`."""
+    def is_writing(self, lease: Lease) -> bool:
+        with self.lock:
+            held = self._held.get(lease.key)
+            return held is not None and held.lease is lease and held.committing
+
+    def seize(self, key: Key) -> Lease | Busy:
+        """Kill the lease of ``key`` and take it for a write; `Busy` while another write runs."""
         with self.lock:
             held = self._held.get(key)
-            if held is None or not held.committing:
-                return None
-            return Busy(key, held.lease.token, 0.0)
+            if held is not None and held.committing and not held.is_over(self._now()):
+                return Busy(key, held.lease.token, 0.0)
+            self.kill(key)
+            lease = self.take(key, inf)
+            assert isinstance(lease, Lease)
+            self.begin_commit(lease)
+            return lease
+
+    def is_held_here(self, busy: Busy) -> bool:
+        """Return whether the holder lives in the loop that runs in this thread."""
+        held, loop = self._held.get(busy.key), asyncio._get_running_loop()
+        return held is not None and loop is not None and held.loop is loop
 
     def _drop(self, key: Key, held: _Held) -> None:
         del self._held[key]
@@ -157,7 +174,7 @@ class LeaseTable:
         gone = asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(gone.set)
 
         if not self._add_waiter(busy, wake):

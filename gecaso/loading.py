@@ -66,13 +66,14 @@ class Loading(ABC):
     async def obtain_after(self, call: Call, colour: Colour, found: Entry | None) -> Any:
         """The same, after a lookup that ``found`` something or nothing."""
         entry = found
+        is_counted = False
         while True:
             verdict = judge(entry, self.storage.now()) if entry is not None else Verdict.LOAD
             if verdict is Verdict.FRESH and entry is not None:
                 return self._hit(call, entry)
-            call.counters.misses += 1
-            if events.hooks:
-                events.emit(events.Miss(storage=self.storage, key=call.key))
+            if not is_counted:
+                is_counted = True
+                self._note_miss(call)
             if verdict is Verdict.ALONE:
                 return await self.load_alone(call, colour)
             result = await self._share(call, colour)
@@ -110,6 +111,11 @@ class Loading(ABC):
             events.emit(events.Hit(storage=self.storage, key=call.key))
         return entry.value
 
+    def _note_miss(self, call: Call) -> None:
+        call.counters.misses += 1
+        if events.hooks:
+            events.emit(events.Miss(storage=self.storage, key=call.key))
+
     async def load_alone(self, call: Call, colour: Colour) -> Any:
         """Load for this caller; nothing is shared or stored."""
         return (await self._load(call, colour))[0]
@@ -132,7 +138,8 @@ class Loading(ABC):
         except GeneratorExit:
             raise
         except BaseException as error:
-            outcome = Outcome(error=error)
+            # A Ctrl-C is for the one it hit; the others start over.
+            outcome = Outcome(error=error, upto=None if isinstance(error, Exception) else 1)
             if not isinstance(error, Exception) and shared.loop is not None:
                 raise
         finally:
@@ -140,11 +147,18 @@ class Loading(ABC):
             if shared.loop is None:  # a task has a context of its own, and may end outside of it
                 current_flight.reset(token)
 
+    async def _fly_without(self, call: Call, colour: Colour, upto: int | None) -> Outcome:
+        """Load without a lease, for those who joined before the mark ``upto`` (None: for all)."""
+        try:
+            value, _ = await self._load(call, colour)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it goes to these callers
+            return Outcome(error=error, upto=upto)
+        return Outcome(value, upto=upto)
+
     async def _load(self, call: Call, colour: Colour) -> tuple[Any, float]:
         """Run the user's function; return its value and how many seconds it took."""
         counters = call.counters
         counters.loads += 1
-        error: BaseException | None = None
         started = time.perf_counter()
         try:
             value = call.load()
@@ -152,19 +166,19 @@ class Loading(ABC):
                 value = await value
             if type(value) in USED_UP:
                 raise _used_up(call, value)
-        except BaseException as raised:
+        except BaseException as error:
             counters.errors += 1
-            error = raised
+            self._note_load(call, time.perf_counter() - started, error)
             raise
-        finally:
-            cost = time.perf_counter() - started
-            if cost > counters.longest:
-                counters.longest = cost
-            if events.hooks:
-                events.emit(
-                    events.Load(storage=self.storage, key=call.key, seconds=cost, error=error)
-                )
+        cost = time.perf_counter() - started
+        self._note_load(call, cost, None)
         return value, cost
+
+    def _note_load(self, call: Call, cost: float, error: BaseException | None) -> None:
+        if error is None and cost > call.counters.longest:
+            call.counters.longest = cost
+        if events.hooks:
+            events.emit(events.Load(storage=self.storage, key=call.key, seconds=cost, error=error))
 
     def _entry(self, call: Call, value: Any, cost: float) -> Entry:
         """Return the entry to commit for a value: itself, or a mark that it is not stored."""

@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
-from gecaso.base import EntryStorage
+from gecaso.base import LOCKS, EntryStorage
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.keys import Key, Owner
 from gecaso.leases import LeaseTable
@@ -158,7 +158,9 @@ class LocalStorage(EntryStorage):
         """Invalidate every key of an owner; without one, every key."""
         with self.leases.lock:
             self.leases.kill_all(
-                [key for key in self.leases.outstanding() if owner is None or key.owner is owner]
+                key
+                for key in self.leases.outstanding()
+                if key.owner is owner or (owner is None and key.owner is not LOCKS)
             )
             self.erase_all(owner)
 

@@ -37,8 +37,7 @@ class LocalLoading(Loading):
                 return waited
             lease, early = waited
         if lease is None:
-            value, _ = await self._load(call, colour)
-            return Outcome(value, upto=early)
+            return await self._fly_without(call, colour, early)
         if lease.seen is not None:
             outcome = self._outcome_of(call, lease.seen, early)
             if outcome is not None:
@@ -46,14 +45,14 @@ class LocalLoading(Loading):
                 return outcome
         try:
             value, cost = await self._load(call, colour)
-            entry = self._entry(call, value, cost)
+            is_stored = self._commit(call, lease, self._entry(call, value, cost))
         except BaseException as error:
             fenced = not self._store.leases.give_back(lease)
             if not isinstance(error, Exception):
                 raise
             # Who joined after an invalidation starts over: the failure is older than that.
             return Outcome(error=error, upto=early if fenced else None)
-        return Outcome(value, upto=None if self._commit(call, lease, entry) else early)
+        return Outcome(value, upto=None if is_stored else early)
 
     def _commit(self, call: Call, lease: Lease, entry: Entry) -> bool:
         try:
@@ -74,7 +73,7 @@ class LocalLoading(Loading):
             if outcome is not None:
                 return outcome
             left = give_up - time.monotonic()
-            if left <= 0:
+            if left <= 0 or (not colour.awaits and self._store.leases.is_held_here(busy)):
                 return None, flight.mark()
             await colour.wait_lease(self._store, busy, min(step, left))
             mark = flight.mark()

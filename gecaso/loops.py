@@ -261,7 +261,12 @@ class PortalBridge:
     """The background loop of this process, in a thread of its own, started at the first call."""
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        return _portal().call(function, *args)
+        future = _portal().start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # interrupted: nobody will hold what it brings
+            raise
 
 
 def start_soon(function: Callable[[], Awaitable[T]]) -> Future[T]:

@@ -96,8 +96,7 @@ class NetworkLoading(Loading):
         if isinstance(ready, Outcome):
             return ready
         if isinstance(ready, _Without):
-            value, _ = await self._load(call, colour)
-            return Outcome(value, upto=ready.upto)
+            return await self._fly_without(call, colour, ready.upto)
         try:
             return await self._fly_leased(flight, call, colour, ready)
         except GeneratorExit:  # the loop is gone, and the lease will run over

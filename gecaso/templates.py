@@ -11,10 +11,11 @@ from enum import Enum
 from inspect import Signature
 from typing import Any, Final, NoReturn
 from uuid import UUID
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from gecaso.errors import ConfigurationError, UnkeyableArgument
 from gecaso.quoting import quote, quoting
+from gecaso.weak import WeakTable
 
 __all__ = ["Template", "warn_if_shared"]
 
@@ -148,14 +149,14 @@ class _Field:
         return UnkeyableArgument(message, argument=self.name)
 
 
-_templates: WeakKeyDictionary[object, dict[str, WeakSet[Any]]] = WeakKeyDictionary()
+_templates: WeakTable[object, dict[str, WeakSet[Any]]] = WeakTable()
 
 
 def warn_if_shared(
     text: str, storage: object, function: Callable[..., Any], *, stacklevel: int = 2
 ) -> None:
     """Warn when a second live function uses the template ``text`` on the same ``storage``."""
-    users = _templates.setdefault(storage, {}).setdefault(text, WeakSet())
+    users = _templates.get(storage, dict[str, WeakSet[Any]]).setdefault(text, WeakSet())
     others = [other for other in users if other is not function]
     users.add(function)
     if others:

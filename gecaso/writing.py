@@ -37,7 +37,7 @@ class Writing:
         async def apply() -> None:
             await self._storage.store({key: entry})
 
-        await self._apply((key,), apply, policy, colour)
+        await self._apply((key,), apply, policy, colour, is_put=True)
 
     async def invalidate(self, keys: Iterable[Key], policy: Policy, colour: Colour) -> None:
         """Remove the values of keys; loads that are under way will not be stored."""
@@ -46,7 +46,7 @@ class Writing:
         async def apply() -> None:
             await self._storage.discard(keys)
 
-        await self._apply(keys, apply, policy, colour)
+        await self._apply(keys, apply, policy, colour, is_put=False)
 
     async def _apply(
         self,
@@ -54,6 +54,8 @@ class Writing:
         apply: Callable[[], Awaitable[None]],
         policy: Policy,
         colour: Colour,
+        *,
+        is_put: bool,
     ) -> None:
         guard = self._loading.guard
         if guard is None:
@@ -61,7 +63,7 @@ class Writing:
             await apply()  # an in-process storage neither fails nor waits
             self._tell(keys)
             return
-        for flights in list(guard.flights):
+        for flights in guard.flights:
             flights.detach(keys)
 
         async def invalidate() -> None:
@@ -70,6 +72,7 @@ class Writing:
                 apply,
                 timeout=policy.invalidate_timeout,
                 journal=policy.on_invalidate_error == "journal",
+                is_put=is_put,
             )
 
         await colour.do(invalidate)

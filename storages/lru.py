@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import threading
 import weakref
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Self
@@ -58,6 +59,9 @@ class LRUStorage(EntryStorage):
         self.timeout = inner.timeout
         self._places: Recency[Key] = Recency(self.maxsize)
         self._victims: dict[Key, None] = {}
+        self._lock = threading.Lock()
+        self._tick = 0
+        self._last_use: dict[Key, int] = {}
         self._evicting: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -65,6 +69,10 @@ class LRUStorage(EntryStorage):
 
     def __repr__(self) -> str:
         return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
+
+    @property
+    def guarded(self) -> EntryStorage:
+        return self._inner.guarded
 
     def now(self) -> float:
         return self._inner.now()
@@ -74,21 +82,25 @@ class LRUStorage(EntryStorage):
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         keys = tuple(keys)
+        before = self._tick
         found = await self._inner.fetch(keys)
-        self._gone(key for key in keys if key not in found)
+        self._missed((key for key in keys if key not in found), before)
         self._used(found)
         return found
 
     async def _lookup(self, key: Key) -> Entry | None:
+        before = self._tick
         entry = await self._inner.lookup(key)
         if entry is None:
-            self._gone((key,))
+            self._missed((key,), before)
         else:
             self._used((key,))
         return entry
 
     async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
-        return await self._inner.lease(keys, seconds)
+        leased = await self._inner.lease(keys, seconds)
+        self._used(key for key, got in leased.items() if _shows(got))
+        return leased
 
     async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
         return await self._inner.renew(leases, seconds)
@@ -127,7 +139,9 @@ class LRUStorage(EntryStorage):
 
     async def clear(self) -> None:
         await self._inner.clear()
-        self._places.clear()
+        with self._lock:
+            self._places.clear()
+            self._last_use.clear()
 
     async def aclose(self) -> None:
         here = asyncio.get_running_loop()
@@ -137,19 +151,30 @@ class LRUStorage(EntryStorage):
         await self._inner.aclose()
 
     def _used(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._places.use(key)
-            self._victims.pop(key, None)
-        for victim in self._places.overflow():
-            self._victims[victim] = None
-        if self._victims and not any(_runs(task) for task in self._evicting):
+        with self._lock:
+            self._tick += 1
+            for key in keys:
+                self._places.use(key)
+                self._last_use[key] = self._tick
+                self._victims.pop(key, None)
+            for victim in self._places.overflow():
+                self._last_use.pop(victim, None)
+                self._victims[victim] = None
+            busy = any(_runs(task) for task in tuple(self._evicting))
+        if self._victims and not busy:
             task = asyncio.get_running_loop().create_task(self._evict_victims())
             self._evicting.add(task)
             task.add_done_callback(self._evicting.discard)
 
+    def _missed(self, keys: Iterable[Key], before: int) -> None:
+        """Forget keys that were not there; not those stored since the question was asked."""
+        self._gone(key for key in keys if self._last_use.get(key, 0) <= before)
+
     def _gone(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._places.discard(key)
+        with self._lock:
+            for key in keys:
+                self._places.discard(key)
+                self._last_use.pop(key, None)
 
     async def _evict_victims(self) -> None:
         while victims := tuple(self._victims):
@@ -174,6 +199,10 @@ def _bound(maxsize: int) -> int:
 
 class _InProcess(LocalStorage, LRUStorage):
     """Over what never waits: each write makes room at once, and nothing is left for later."""
+
+    @property
+    def guarded(self) -> EntryStorage:
+        return self
 
     _lookup = EntryStorage._lookup
     ping = EntryStorage.ping
@@ -234,10 +263,14 @@ class _LocalLRU(_InProcess):
         self._local.erase(key)
 
     def erase_all(self, owner: Owner | None) -> None:
+        self._local.erase_all(owner)
         for number, typed in self._uses.things():
             held = self._owners[number][0]()
             if held is not None and (owner is None or held is owner):
-                self.erase(Key(held, typed))
+                self._forget(Key(held, typed))
+
+    def expire(self, key: Key) -> None:
+        self._local.expire(key)
 
     # --- what is used, without keeping its owner alive ----------------------------------------
 
@@ -281,3 +314,7 @@ def _owner_gone(storage: weakref.ref[_LocalLRU], number: int, _: object) -> None
 
 def _runs(task: asyncio.Task[None]) -> bool:
     return not task.done() and not task.get_loop().is_closed()
+
+
+def _shows(got: Lease | Busy) -> bool:
+    return (got.seen if isinstance(got, Lease) else got.stale) is not None

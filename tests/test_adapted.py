@@ -52,8 +52,14 @@ class Faulty(DictStorage):
         super().__init__()
         self.raises: dict[str, BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
+        self.under_way: set[str] = set()
+
+    async def began(self, name: str) -> None:
+        while name not in self.under_way:  # noqa: ASYNC110 - any number of names
+            await asyncio.sleep(0)
 
     async def _do(self, name: str) -> None:
+        self.under_way.add(name)
         if name in self.gates:
             await self.gates[name].wait()
         if name in self.raises:
@@ -300,11 +306,38 @@ async def test_a_caller_that_leaves_breaks_off_no_write() -> None:
     setting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await setting
+    assert storage.values == {}
     gate.set()
-    for _ in range(5):
+    while not storage.values:  # noqa: ASYNC110 - the storage tells nobody
         await asyncio.sleep(0)
     assert storage.values == {"a": 1}
+    # A put that was broken off counts as pending: it is removed once its write is over.
+    async with asyncio.timeout(5):
+        while storage.values:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0)
     await cache.aclose()
+
+
+async def test_an_invalidation_waits_for_the_write_of_a_caller_that_has_left() -> None:
+    storage = Faulty()
+    storage.gates["set"] = gate = asyncio.Event()
+
+    @cached(storage)
+    async def f(x: int) -> str:
+        return "old"
+
+    loading = asyncio.create_task(f(1))
+    await storage.began("set")
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    invalidating = asyncio.create_task(f.invalidate(1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not invalidating.done()
+    gate.set()
+    await invalidating
+    assert storage.values == {}
 
 
 async def test_uncacheable_results_are_marked_without_the_storage() -> None:

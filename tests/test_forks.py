@@ -9,7 +9,7 @@ import pytest
 
 from gecaso.breaker import Breaker
 from gecaso.entry import new_token
-from gecaso.guard import guard_of
+from gecaso.guard import Mark, guard_of
 from gecaso.keys import as_key
 from gecaso.leases import LeaseTable
 from tests.scenes import KINDS, Distant
@@ -69,7 +69,7 @@ def test_a_child_starts_with_a_closed_breaker_and_what_is_pending_stays() -> Non
     storage = Distant()
     guard = guard_of(storage)
     key = as_key("a")
-    guard.pending[key] = object()  # as a failed invalidation does
+    guard.pending[key] = Mark(may_arrive_late=False)  # as a failed invalidation does
     guard.breaker.failures, guard.breaker.is_open = 3, True
 
     def check() -> None:

@@ -80,15 +80,26 @@ def test_a_commit_under_way_holds_the_lease_even_when_it_runs_over() -> None:
     clock = FakeClock()
     table = LeaseTable(clock)
     lease = leased(table)
-    assert table.committing(KEY) is None
+    assert not table.is_writing(lease)
     assert table.begin_commit(lease)
-    writing = table.committing(KEY)
-    assert writing is not None
-    assert writing.token == lease.token
+    assert table.is_writing(lease)
     clock.advance(20)
     assert busy(table).retry_in == 0.0
+    in_the_way = table.seize(KEY)
+    assert isinstance(in_the_way, Busy)
+    assert in_the_way.token == lease.token
     assert table.give_back(lease)
-    assert table.committing(KEY) is None
+    assert not table.is_writing(lease)
+
+
+def test_seizing_kills_the_lease_of_a_load_and_takes_it_for_a_write() -> None:
+    table = LeaseTable(FakeClock())
+    lease = leased(table)
+    writing = table.seize(KEY)
+    assert isinstance(writing, Lease)
+    assert not table.owns(lease)
+    assert table.is_writing(writing)
+    assert isinstance(table.take(KEY, 10), Busy)
 
 
 async def test_a_waiter_in_a_loop_is_woken_when_the_lease_goes() -> None:
