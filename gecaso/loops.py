@@ -261,7 +261,7 @@ class PortalBridge:
     """The background loop of this process, in a thread of its own, started at the first call."""
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        future = _portal().start_task_soon(function, *args)
+        future = _bridge.portal().start_task_soon(function, *args)
         try:
             return future.result()
         except BaseException:
@@ -270,8 +270,8 @@ class PortalBridge:
 
 
 def start_soon(function: Callable[[], Awaitable[T]]) -> Future[T]:
-    """Run ``function()`` in the background loop; return a future of its result."""
-    return _portal().start_task_soon(function)
+    """Run ``function()`` in a background loop for such calls; return a future of its result."""
+    return _futures.portal().start_task_soon(function)
 
 
 class LoopBridge:
@@ -298,56 +298,72 @@ class LoopBridge:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
 
-_portal_lock = threading.Lock()
-_current_portal: BlockingPortal | None = None
-_portal_thread: threading.Thread | None = None
+class _Background:
+    """An event loop in a thread of its own, started at its first use; one per process."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what there is: in a forked child it is the parent's."""
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._thread: threading.Thread | None = None
+
+    def portal(self) -> BlockingPortal:
+        if self._portal is not None:
+            return self._portal
+        with self._lock:
+            return self._portal or self._start()
+
+    def _start(self) -> BlockingPortal:
+        from anyio.from_thread import BlockingPortal  # most programs never need it
+
+        started: Future[BlockingPortal] = Future()
+
+        async def main() -> None:
+            async with BlockingPortal() as portal:
+                started.set_result(portal)
+                await portal.sleep_until_stopped()
+
+        # A daemon, because the interpreter joins all others before it runs the atexit hook below.
+        self._thread = threading.Thread(
+            target=anyio.run, args=(main,), name=self._name, daemon=True
+        )
+        self._thread.start()
+        self._portal = started.result()
+        return self._portal
+
+    def stop(self) -> None:
+        portal, thread = self._portal, self._thread
+        self._portal = self._thread = None
+        if portal is not None and thread is not None:
+            with contextlib.suppress(RuntimeError):  # the portal has ended by itself
+                portal.call(portal.stop, True)
+            thread.join(timeout=5.0)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: keep what is the parent's from being finalised, and forget it."""
+        if self._portal is not None:
+            _inherited.append(self._portal)
+        self.forget()
 
 
-def _portal() -> BlockingPortal:
-    if _current_portal is not None:
-        return _current_portal
-    with _portal_lock:
-        return _current_portal or _start_portal()
-
-
-def _start_portal() -> BlockingPortal:
-    global _portal_thread
-    from anyio.from_thread import BlockingPortal  # most programs never need it
-
-    started = threading.Event()
-
-    async def main() -> None:
-        global _current_portal
-        async with BlockingPortal() as portal:
-            _current_portal = portal
-            started.set()
-            await portal.sleep_until_stopped()
-
-    # A daemon, because the interpreter joins all others before it runs the atexit hook below.
-    _portal_thread = threading.Thread(target=anyio.run, args=(main,), name="gecaso", daemon=True)
-    _portal_thread.start()
-    started.wait()
-    assert _current_portal is not None
-    return _current_portal
+_bridge = _Background("gecaso")
+# The user's functions run in a loop apart: one that waits for the bridge would stop it otherwise.
+_futures = _Background("gecaso futures")
 
 
 @atexit.register
-def _stop_portal() -> None:
-    global _current_portal, _portal_thread
-    portal, thread = _current_portal, _portal_thread
-    _current_portal = _portal_thread = None
-    if portal is not None and thread is not None:
-        with contextlib.suppress(RuntimeError):  # the portal has ended by itself
-            portal.call(portal.stop, True)
-        thread.join(timeout=5.0)
+def _stop_background_loops() -> None:
+    _futures.stop()
+    _bridge.stop()
 
 
 def _after_fork_in_child() -> None:
-    global _current_portal, _portal_thread, _portal_lock
-    _portal_lock = threading.Lock()
-    if _current_portal is not None:
-        _inherited.append(_current_portal)
-    _current_portal = _portal_thread = None
+    _futures.leave_to_parent()
+    _bridge.leave_to_parent()
     for per_loop in list(_all_per_loop):
         per_loop._after_fork()  # pyright: ignore[reportPrivateUsage] - the hook is a part of PerLoop
 

@@ -86,7 +86,7 @@ def in_thread(function: Callable[[], Any], *, timeout: float = 20.0) -> Any:
 
 def portal_threads() -> list[threading.Thread]:
     """Return the background threads of gecaso that run."""
-    return [thread for thread in threading.enumerate() if thread.name == "gecaso"]
+    return [one for one in threading.enumerate() if one.name in ("gecaso", "gecaso futures")]
 
 
 # Deprecated as of Python 3.14, and still what frameworks ask.
