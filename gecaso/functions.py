@@ -106,7 +106,7 @@ class Function:
 
     def attach(self, loading: Loading) -> None:
         """Use this loading, and so its storage, from now on."""
-        from gecaso.known_types import known_types_of  # what it imports is for packing
+        from gecaso.packing.known_types import known_types_of  # what it imports is for packing
 
         self.loading = loading
         self.writing = Writing(loading)

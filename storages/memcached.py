@@ -13,7 +13,7 @@ from gecaso.errors import ConfigurationError, UnpackError, Unsupported, ValueToo
 from gecaso.keys import Key
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
-from gecaso.signing import Secret
+from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
 
 from ._batch import Batch, Calls, fail

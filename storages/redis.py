@@ -15,7 +15,7 @@ from gecaso.errors import StorageError, UnpackError, Unsupported
 from gecaso.keys import Key
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
-from gecaso.signing import Secret
+from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
 
 from . import _redis_scripts as scripts

@@ -10,8 +10,8 @@ import pytest
 from ormsgpack import Ext
 
 from gecaso.errors import UnpackError
-from gecaso.forms import FORMS
 from gecaso.packing import Packer
+from gecaso.packing.forms import FORMS
 
 HEAD = b"\xc1\x01\x00\x00"
 TAG = {kind.__name__: form.tag for kind, form in FORMS.items()}

@@ -42,7 +42,7 @@ AT_FIRST_USE = {
     *("decimal", "difflib", "fractions", "hashlib", "ipaddress", "json", "pathlib", "pickle"),
     *("random", "uuid", "zlib", "zoneinfo"),
     *("gecaso.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
-    *("gecaso.packing", "gecaso.shapes", "gecaso.templates"),
+    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.templates"),
 }
 MODULES = ["gecaso", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "gecaso."))]
 

@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, Protocol
 
 from gecaso.errors import ConfigurationError, PackError
-from gecaso.whereabouts import items
+from gecaso.packing.whereabouts import items
 
 __all__ = ["ExactJSON", "Serializer", "chosen"]
 

@@ -6,8 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gecaso.forms import Form
-from gecaso.shapes import Shape
+from gecaso.packing.forms import Form
+from gecaso.packing.shapes import Shape
 
 __all__ = ["first_unknown", "items"]
 

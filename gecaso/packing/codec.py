@@ -16,10 +16,10 @@ import ormsgpack
 from ormsgpack import Ext, Fragment, packb, unpackb
 
 from gecaso.errors import ConfigurationError, PackError, UnpackError
-from gecaso.forms import FORMS, OBJECT, Decode, Form, Load, Pack
-from gecaso.nesting import is_deeper_than
-from gecaso.shapes import Shape, shape_of
-from gecaso.whereabouts import first_unknown
+from gecaso.packing.forms import FORMS, OBJECT, Decode, Form, Load, Pack
+from gecaso.packing.nesting import is_deeper_than
+from gecaso.packing.shapes import Shape, shape_of
+from gecaso.packing.whereabouts import first_unknown
 
 __all__ = ["READ_OPTION", "Codec"]
 

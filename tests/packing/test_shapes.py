@@ -17,7 +17,7 @@ import pytest
 
 from gecaso.errors import PackError, UnpackError
 from gecaso.packing import Packer
-from gecaso.shapes import shape_of
+from gecaso.packing.shapes import shape_of
 from tests.packed_values import KNOWN, Attr, AttrWithDict, Base, Bits, Slotted
 
 PACKER = Packer(types=KNOWN)

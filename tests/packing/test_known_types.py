@@ -20,7 +20,7 @@ from typing import (
 import attrs
 import pytest
 
-from gecaso.known_types import known_types_of, types_in
+from gecaso.packing.known_types import known_types_of, types_in
 from tests.packed_values import Address, Colour, Derived, Level, Mode, Point, Slotted, Tag
 
 if TYPE_CHECKING:

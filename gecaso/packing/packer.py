@@ -12,12 +12,12 @@ from zlib import crc32
 
 from ormsgpack import unpackb
 
-from gecaso import compression
-from gecaso.codec import READ_OPTION, Codec, unreadable
 from gecaso.entry import NOTHING, Entry, Kind
 from gecaso.errors import ConfigurationError, PackError, UnpackError, ValueTooLarge
-from gecaso.forms import FORMS
-from gecaso.framing import (
+from gecaso.packing import compression
+from gecaso.packing.codec import READ_OPTION, Codec, unreadable
+from gecaso.packing.forms import FORMS
+from gecaso.packing.framing import (
     CUSTOM,
     ENTRY,
     FORMAT,
@@ -33,9 +33,9 @@ from gecaso.framing import (
     framed,
     unframed,
 )
-from gecaso.known_types import types_in
-from gecaso.serializers import ExactJSON, Serializer, chosen
-from gecaso.signing import Secret, Signer
+from gecaso.packing.known_types import types_in
+from gecaso.packing.serializers import ExactJSON, Serializer, chosen
+from gecaso.packing.signing import Secret, Signer
 
 __all__ = ["Packer", "Serializer", "current_packer", "pack", "unpack", "using"]
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
-from gecaso.shapes import shape_of
+from gecaso.packing.shapes import shape_of
 
 __all__ = ["known_types_of", "types_in"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from gecaso.codec import Codec
 from gecaso.errors import ConfigurationError, PackError
+from gecaso.packing.codec import Codec
 from tests.exactness import same
 from tests.packed_values import (
     KNOWN,
@@ -224,7 +224,7 @@ def test_64_forms_may_be_inside_each_other(depth: int, fits: bool) -> None:
 
 def test_a_plain_value_needs_no_look_at_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr("gecaso.codec.is_odd", looked.append)
+    monkeypatch.setattr("gecaso.packing.codec.is_odd", looked.append)
     CODEC.dumps({"id": 7, "name": "Ada", "tags": ["a", "b"], "score": 1.5, "ok": True, "no": None})
     assert looked == []
 

@@ -23,7 +23,7 @@ from zlib import crc32
 
 from gecaso.entry import Entry
 from gecaso.errors import UnpackError
-from gecaso.signing import SIGNATURE_SIZE, Signer
+from gecaso.packing.signing import SIGNATURE_SIZE, Signer
 
 __all__ = [
     "CUSTOM",

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from gecaso import framing
 from gecaso.entry import Entry
 from gecaso.errors import ConfigurationError, PackError, UnpackError
-from gecaso.packing import Packer
-from gecaso.signing import Signer
+from gecaso.packing import Packer, framing
+from gecaso.packing.signing import Signer
 from tests.hostile import headed, refused
 
 SECRET = "a secret of enough bytes"

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from ormsgpack import Ext
 
-from gecaso import compression, framing
 from gecaso.entry import Entry
 from gecaso.errors import UnpackError
-from gecaso.forms import FORMS, OBJECT
-from gecaso.nesting import is_deeper_than
-from gecaso.packing import Packer
-from gecaso.shapes import shape_of
+from gecaso.packing import Packer, compression, framing
+from gecaso.packing.forms import FORMS, OBJECT
+from gecaso.packing.nesting import is_deeper_than
+from gecaso.packing.shapes import shape_of
 from tests.hostile import HEAD, TAG, form, headed, packed, payload, refused, sealed
 from tests.packed_values import KNOWN, Bits, Colour, Point, Slotted
 
@@ -171,7 +170,7 @@ def test_no_file_is_looked_for_whose_name_could_not_be_that_of_a_time_zone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr("gecaso.forms.ZoneInfo", looked.append)
+    monkeypatch.setattr("gecaso.packing.forms.ZoneInfo", looked.append)
     for name in (b"../../etc/passwd", b"/etc/passwd", b"..", b"a" * 99, b"a/" * 9 + b"a", b"a\n"):
         refused(payload([form("ZoneInfo", name), form(99, b"")]), PACKER)
     assert looked == []
