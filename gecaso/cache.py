@@ -14,8 +14,8 @@ from gecaso.colours import ASYNC
 from gecaso.errors import ConfigurationError, UnknownOption
 from gecaso.freshness import Verdict, judge
 from gecaso.functions import Function
-from gecaso.keying import KeyOptions
 from gecaso.keys import as_key
+from gecaso.keys.keying import KeyOptions
 from gecaso.loading import Loading
 from gecaso.local_loading import LocalLoading
 from gecaso.loops import Bridge, LoopBridge, PortalBridge

@@ -12,8 +12,8 @@ from inspect import Parameter, Signature
 from types import MappingProxyType
 from typing import Any
 
-from gecaso.canonical import typed
 from gecaso.entry import Entry
+from gecaso.keys.canonical import typed
 
 __all__ = ["Compiled", "compile_path"]
 

@@ -15,13 +15,13 @@ from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
 from gecaso.errors import UnkeyableArgument, Unsupported
-from gecaso.keying import Keying, KeyOptions
 from gecaso.keys import (
     DIRECT,
     Key,
     Owner,
     owner_of_instance,
 )
+from gecaso.keys.keying import Keying, KeyOptions
 from gecaso.loading import Loading
 from gecaso.loops import Bridge, run_now
 from gecaso.policy import Policy
@@ -112,11 +112,11 @@ class Function:
         self.writing = Writing(loading)
         storage, owner, function = loading.storage, self.keying.owner, self.uncached
         if self.keying.template is not None:
-            from gecaso.templates import warn_if_shared  # few functions have one
+            from gecaso.keys.templates import warn_if_shared  # few functions have one
 
             warn_if_shared(self.keying.template.text, storage, function)
         elif storage.shared and owner is not DIRECT:
-            from gecaso.ambiguity import check_ambiguous  # in one process nothing is
+            from gecaso.keys.ambiguity import check_ambiguous  # in one process nothing is
 
             check_ambiguous(function, owner, storage)
         storage.learn(known_types_of(function))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gecaso.ambiguity import check_ambiguous
 from gecaso.errors import AmbiguousFunction
 from gecaso.keys import owner_of
+from gecaso.keys.ambiguity import check_ambiguous
 from tests import keyed_values as kv
 from tests.test_keys import Storage
 

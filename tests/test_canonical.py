@@ -26,9 +26,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gecaso.canonical import encode, encode_typed, frame, typed
-from gecaso.classes import added_slots
 from gecaso.errors import UnkeyableArgument
+from gecaso.keys.canonical import encode, encode_typed, frame, typed
+from gecaso.keys.classes import added_slots
 from tests import keyed_values as kv
 
 UTC = dt.UTC
@@ -219,7 +219,7 @@ GOLDEN = "47c73fb9b047568e4fa0cb2b101089da"
 ENCODE_THE_LIST = """
 import sys
 from hashlib import blake2b
-from gecaso.canonical import encode
+from gecaso.keys.canonical import encode
 from tests.test_canonical import DIFFERENT, names_of_a_set
 for value in [*DIFFERENT, names_of_a_set()]:
     print(blake2b(encode(value), digest_size=8).hexdigest())

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gecaso.canonical import typed
 from gecaso.errors import UnkeyableArgument
 from gecaso.keys import (
     Key,
@@ -26,6 +25,7 @@ from gecaso.keys import (
     owner_of_instance,
     prefixed_key,
 )
+from gecaso.keys.canonical import typed
 from tests import keyed_values as kv
 
 

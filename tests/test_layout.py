@@ -41,8 +41,8 @@ AT_FIRST_USE = {
     *("anyio.from_thread", "anyio.to_thread", "typing_extensions"),
     *("decimal", "difflib", "fractions", "hashlib", "ipaddress", "json", "pathlib", "pickle"),
     *("random", "uuid", "zlib", "zoneinfo"),
-    *("gecaso.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
-    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.templates"),
+    *("gecaso.keys.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
+    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.keys.templates"),
 }
 MODULES = ["gecaso", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "gecaso."))]
 

@@ -152,7 +152,7 @@ def test_an_instance_at_the_address_of_a_dead_one_owns_none_of_its_keys() -> Non
 
 
 def test_the_registry_of_instances_shrinks_again() -> None:
-    from gecaso import owners
+    from gecaso.keys import owners
 
     gc.collect()
     before = len(owners._instances)  # pyright: ignore[reportPrivateUsage] - what must not grow

@@ -14,7 +14,7 @@ from gecaso.keys import (
     as_key,
     wire_text,
 )
-from gecaso.quoting import quote
+from gecaso.keys.quoting import quote
 
 
 def unquoted(text: str) -> str:

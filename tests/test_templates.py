@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gecaso.errors import ConfigurationError, UnkeyableArgument
 from gecaso.keys import as_key, prefix
-from gecaso.templates import Template, warn_if_shared
+from gecaso.keys.templates import Template, warn_if_shared
 from tests import keyed_values as kv
 from tests.test_keys import Storage, f, g
 

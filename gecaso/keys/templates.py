@@ -14,7 +14,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from gecaso.errors import ConfigurationError, UnkeyableArgument
-from gecaso.quoting import quote, quoting
+from gecaso.keys.quoting import quote, quoting
 from gecaso.weak import WeakTable
 
 __all__ = ["Template", "warn_if_shared"]

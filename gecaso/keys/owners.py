@@ -12,11 +12,11 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from gecaso.canonical import encode
-from gecaso.digests import digest
 from gecaso.errors import UnkeyableArgument
-from gecaso.names import module_name
-from gecaso.quoting import quote
+from gecaso.keys.canonical import encode
+from gecaso.keys.digests import digest
+from gecaso.keys.names import module_name
+from gecaso.keys.quoting import quote
 
 __all__ = [
     "DIRECT",

@@ -7,9 +7,9 @@ from types import CellType, CodeType, FunctionType
 from typing import Any, Final
 from weakref import WeakSet
 
-from gecaso.canonical import encode
 from gecaso.errors import AmbiguousFunction, UnkeyableArgument
-from gecaso.owners import Owner
+from gecaso.keys.canonical import encode
+from gecaso.keys.owners import Owner
 from gecaso.weak import WeakTable
 
 __all__ = ["check_ambiguous"]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from inspect import Signature
 from typing import TYPE_CHECKING, Any, Literal
 
-from gecaso.canonical import typed
 from gecaso.errors import ConfigurationError, UnkeyableArgument
 from gecaso.keys import (
     DIRECT,
@@ -18,9 +17,10 @@ from gecaso.keys import (
     prefix,
     prefixed_key,
 )
+from gecaso.keys.canonical import typed
 
 if TYPE_CHECKING:
-    from gecaso.templates import Template
+    from gecaso.keys.templates import Template
 
 __all__ = ["KeyOptions", "Keying"]
 
@@ -112,7 +112,7 @@ class Keying:
     def _use_key(self, key: str | Callable[..., Any]) -> None:
         start = prefix(self.options.namespace, self.options.version)
         if isinstance(key, str):
-            from gecaso.templates import Template  # few functions have one
+            from gecaso.keys.templates import Template  # few functions have one
 
             template = self.template = Template(key, self.signature, start=start)
             signature = self.signature

@@ -22,10 +22,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
-from gecaso.classes import added_slots, field_names
 from gecaso.errors import UnkeyableArgument
-from gecaso.names import is_importable, qualified_name
-from gecaso.plain import pack_plain
+from gecaso.keys.classes import added_slots, field_names
+from gecaso.keys.names import is_importable, qualified_name
+from gecaso.keys.plain import pack_plain
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -9,30 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, final
 
-from gecaso.canonical import encode_typed, frame, typed
-from gecaso.digests import blake2b, digest
-from gecaso.owners import (
-    DIRECT,
-    Owner,
-    identity,
-    owner_of,
-    owner_of_instance,
-    prefix,
-)
-from gecaso.quoting import quote, quoting, wire_text
+from gecaso.keys.canonical import encode_typed, frame, typed
+from gecaso.keys.digests import blake2b, digest
+from gecaso.keys.owners import DIRECT, Owner
+from gecaso.keys.quoting import quote, quoting
 
-__all__ = [
-    "DIRECT",
-    "Key",
-    "Owner",
-    "as_key",
-    "identity",
-    "owner_of",
-    "owner_of_instance",
-    "prefix",
-    "prefixed_key",
-    "wire_text",
-]
+__all__ = ["Key", "as_key", "prefixed_key"]
 
 
 @final
