@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gecaso import BaseStorage, Cache, cached, pack, unpack
+from gecaso import BaseStorage, Cache, Lease, LRUStorage, cached, pack, unpack
 from gecaso.adapted import adapt, takes
-from gecaso.errors import InvalidationFailed, StorageError, UnpackError, Unsupported
+from gecaso.errors import InvalidationFailed, StorageError, UnpackError, Unsupported, WaitTimeout
+from gecaso.keys import as_key
 from tests.doubles import DictStorage, FakeClock, Loads
 
 
@@ -192,10 +193,17 @@ async def test_types_of_the_annotation_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("down"), ValueError("odd"), KeyError("set"), TimeoutError()]
+    "error",
+    [
+        OSError("down"),
+        ValueError("odd"),
+        KeyError("set"),
+        TimeoutError(),
+        asyncio.CancelledError("its own"),
+    ],
 )
 @pytest.mark.parametrize("method", ["get", "set"])
-async def test_trouble_is_not_the_callers(method: str, error: Exception) -> None:
+async def test_trouble_is_not_the_callers(method: str, error: BaseException) -> None:
     if method == "get" and isinstance(error, KeyError):
         return  # which is a miss
     storage = Faulty()
@@ -340,6 +348,121 @@ async def test_an_invalidation_waits_for_the_write_of_a_caller_that_has_left() -
     assert storage.values == {}
 
 
+async def test_of_two_puts_the_later_one_stays_though_the_caller_of_the_first_has_left() -> None:
+    storage = Faulty()
+    storage.gates["set"] = gate = asyncio.Event()
+    adapted, key = adapt(storage), as_key("k")
+    first = asyncio.create_task(adapted.store({key: adapted.new_entry("first")}))
+    await storage.began("set")
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    del storage.gates["set"]  # the second could go at once
+    second = asyncio.create_task(adapted.store({key: adapted.new_entry("second")}))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not second.done()
+    gate.set()
+    await second
+    assert storage.values == {"k": "second"}
+
+
+async def test_a_release_does_not_end_the_lease_of_a_write_under_way() -> None:
+    storage = Faulty()
+    storage.gates["set"] = gate = asyncio.Event()
+    adapted, key = adapt(storage), as_key("k")
+    lease = (await adapted.lease([key], 10))[key]
+    assert isinstance(lease, Lease)
+    committing = asyncio.create_task(adapted.commit({lease: adapted.new_entry("old")}))
+    await storage.began("set")
+    await adapted.release([lease])
+    discarding = asyncio.create_task(adapted.discard([key]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not discarding.done()
+    gate.set()
+    assert await committing == {key}
+    await discarding
+    assert storage.values == {}
+
+
+async def test_the_miss_of_a_caller_that_has_left_is_nobodys_error() -> None:
+    told = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    storage = Faulty()
+    storage.gates["get"] = gate = asyncio.Event()
+    asking = asyncio.create_task(adapt(storage).fetch([as_key("k")]))
+    await storage.began("get")
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    gate.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert told == []
+
+
+def test_a_write_whose_loop_was_closed_holds_up_nobody() -> None:
+    storage = Faulty()
+    storage.gates["set"] = asyncio.Event()
+    adapted, key = adapt(storage), as_key("k")
+
+    async def begin() -> asyncio.Task[Any]:
+        task = asyncio.create_task(adapted.store({key: adapted.new_entry("lost")}))
+        await storage.began("set")
+        return task
+
+    loop = asyncio.new_event_loop()
+    lost = loop.run_until_complete(begin())
+    loop.close()
+    storage.gates.clear()
+
+    async def store() -> None:
+        await adapted.discard([key])
+        await adapted.store({key: adapted.new_entry("new")})
+
+    asyncio.run(store())
+    assert storage.values == {"k": "new"}
+    assert not lost.done()
+    for task in (lost, *getattr(adapted, "_running")):  # noqa: B009 - they are meant to be lost
+        setattr(task, "_log_destroy_pending", False)  # noqa: B010 - asyncio's own
+
+
+class Clearing(Faulty):
+    async def clear(self) -> None:
+        self.values.clear()
+
+
+async def test_clearing_waits_for_a_write_under_way() -> None:
+    storage = Clearing()
+    storage.gates["set"] = gate = asyncio.Event()
+    bounded = LRUStorage(storage, maxsize=4)
+
+    @cached(bounded)
+    async def f() -> str:
+        return "old"
+
+    loading = asyncio.create_task(f())
+    await storage.began("set")
+    clearing = asyncio.create_task(bounded.clear())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not clearing.done()
+    gate.set()
+    await asyncio.gather(loading, clearing)
+    assert storage.values == {}
+
+
+async def test_clearing_keeps_the_locks() -> None:
+    adapted = adapt(Clearing())
+    async with adapted.leased("job"):
+        await adapted.clear()
+        with pytest.raises(WaitTimeout):
+            async with adapted.leased("job", wait_timeout=0.01):
+                raise AssertionError("two hold one lock")
+
+
 async def test_uncacheable_results_are_marked_without_the_storage() -> None:
     storage = DictStorage()
     loads = Loads()
@@ -352,6 +475,30 @@ async def test_uncacheable_results_are_marked_without_the_storage() -> None:
     assert len(loads) == 3
     assert f.stats.uncacheable == 1
     assert storage.sets == []
+
+
+async def test_a_value_that_is_put_ends_the_mark() -> None:
+    @cached(DictStorage(), condition=bool)
+    async def f(x: int) -> int:
+        return 0
+
+    assert await f(1) == 0
+    await f.put(5, 1)
+    assert await f.peek(1) == await f(1) == 5
+
+
+async def test_an_uncacheable_refresh_removes_the_older_value() -> None:
+    storage = DictStorage()
+    answer = "good"
+
+    @cached(storage, condition=lambda value: value == "good")
+    async def f() -> str:
+        return answer
+
+    assert await f() == "good"
+    answer = "bad"
+    assert await f.refresh() == "bad"
+    assert storage.values == {}  # or it would come back when the mark ends
 
 
 # -- nothing is left behind ----------------------------------------------------------------------

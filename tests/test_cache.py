@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -250,6 +251,43 @@ def test_the_repr_tells_name_storage_and_loads() -> None:
 
 def loading_of(function: Any) -> Any:
     return function.gecaso_function.loading
+
+
+@dataclass(frozen=True)
+class Named(DictStorage):
+    """Equal to another of the same name."""
+
+    name: str
+    values: dict[Any, Any] = field(default_factory=dict[Any, Any], compare=False)
+    sets: list[Any] = field(default_factory=list[Any], compare=False)
+    threads: set[Any] = field(default_factory=set[Any], compare=False)
+
+
+async def test_storages_that_are_equal_are_two_all_the_same() -> None:
+    one, other = Named("users"), Named("users")
+    assert one == other
+    first, second = Cache(one), Cache(other)
+    await first.set("k", "of the first")
+    assert await second.get("k", default="none") == "none"
+    await second.set("k", "of the second")
+    assert (one.values, other.values) == ({"k": "of the first"}, {"k": "of the second"})
+
+
+async def test_a_storage_may_be_unhashable() -> None:
+    class Unhashable(DictStorage):
+        __hash__ = None  # type: ignore[assignment]  # as a dataclass that can change
+
+    storage = Unhashable()
+    cache = Cache(storage)
+
+    @cache.cached(key="user:{id}")
+    async def user(id: int) -> int:
+        return id
+
+    assert await user(1) == await user(1) == 1
+    assert user.stats.loads == 1
+    await cache.remove("user:1")
+    assert storage.values == {}
 
 
 async def test_flights_and_leases_end_with_their_loads() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import subprocess
 import threading
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from gecaso import GecasoError, MemoryStorage, UnkeyableArgument, cached
+from gecaso import Cache, GecasoError, MemoryStorage, UnkeyableArgument, cached
 from gecaso.failure import faithful_copy
+from gecaso.keys import as_key
+from tests.scenes import Distant, Truth, patience
 
 
 class Plain(Exception):
@@ -192,6 +197,96 @@ def test_a_plain_function_may_raise_what_it_likes(error: BaseException) -> None:
             f(True)
         assert caught.value.args == error.args
     assert f(False) == 1
+
+
+def test_an_interrupt_is_for_the_thread_that_it_hit() -> None:
+    started, go = threading.Event(), threading.Event()
+
+    @cached(MemoryStorage())
+    def f() -> str:
+        if not started.is_set():
+            started.set()
+            assert go.wait(10)
+            raise KeyboardInterrupt
+        return "loaded"
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(f)
+        assert started.wait(10)
+        second = pool.submit(f)
+        while f.stats.joined < 1:
+            threading.Event().wait(0.001)
+        go.set()
+        with pytest.raises(KeyboardInterrupt):
+            first.result(10)
+        assert second.result(10) == "loaded"
+
+
+async def test_an_error_while_a_value_is_stored_leaves_the_key_free() -> None:
+    storage = MemoryStorage(maxbytes=10**6)
+
+    class Weightless:
+        def __sizeof__(self) -> int:
+            raise RuntimeError("no size")
+
+    @cached(storage)
+    async def f() -> Weightless:
+        return Weightless()
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no size"):
+            async with patience():
+                await f()
+    assert len(storage.leases) == 0
+
+
+async def test_an_exception_is_let_go_of_without_the_collector() -> None:
+    seen = list[weakref.ref[Plain]]()
+
+    @cached(MemoryStorage())
+    async def f() -> None:
+        error = Plain()
+        seen.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        with contextlib.suppress(Plain):
+            await f()
+        await asyncio.sleep(0)  # the task of the load ends
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("make", [MemoryStorage, Distant])
+async def test_an_error_of_a_load_without_a_lease_is_not_for_who_joins_later(make: Any) -> None:
+    storage = make()
+    patient, impatient = Cache(storage), Cache(storage, wait_timeout=0.01)
+    truth = Truth()
+    never = asyncio.create_task(patient.get_or_create("k", fly_for_ever))
+    gate = truth.close_gate()
+    truth.error = Plain("old")
+    await asyncio.sleep(0)
+    early = asyncio.create_task(impatient.get_or_create("k", lambda: truth.load(1)))
+    await truth.asked(1)
+    truth.error = None
+    await storage.discard([as_key("k")])  # as another process does
+    late = asyncio.create_task(impatient.get_or_create("k", lambda: truth.load(1)))
+    await asyncio.sleep(0)
+    gate.set()
+    async with patience():
+        with pytest.raises(Plain, match="old"):
+            await early
+        assert await late == "1 in version 0"
+    never.cancel()
+
+
+async def fly_for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def test_a_coroutine_may_be_cancelled_from_inside() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Hashable
 
 import pytest
 
@@ -21,6 +22,7 @@ from gecaso.flight import (
     wait,
     wait_blocking,
 )
+from tests.doubles import in_thread
 
 
 @pytest.fixture
@@ -250,6 +252,64 @@ async def test_a_flight_left_before_its_task_is_known_is_cancelled(flights: Flig
         await task
 
 
+async def test_a_load_that_is_being_cancelled_is_not_cancelled_again(flights: Flights) -> None:
+    flight, _, _ = flights.join("key", here())
+    cleaning, given_back = asyncio.Event(), asyncio.Event()
+
+    async def fly() -> None:
+        try:
+            await fly_for_ever()
+        finally:
+            cleaning.set()
+            await asyncio.sleep(0)  # as the release of a lease takes a while
+            given_back.set()
+
+    task = here().create_task(fly())
+    flights.start(flight, task)
+    await asyncio.sleep(0)
+    task.cancel()  # as a loop that ends does to every task
+    await cleaning.wait()
+    flights.leave(flight)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert given_back.is_set()
+
+
+async def test_leaving_a_flight_whose_loop_has_just_closed_does_no_harm(
+    flights: Flights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flight, _, _ = flights.join("key", here())
+    task = here().create_task(fly_for_ever())
+    flights.start(flight, task)
+
+    def closed(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(here(), "call_soon_threadsafe", closed)
+        in_thread(lambda: flights.leave(flight))
+    assert len(flights) == 0
+    task.cancel()
+
+
+def test_a_caller_that_is_collected_in_the_middle_of_a_join_may_leave(
+    flights: Flights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, _, _ = flights.join("left", None)
+
+    class Collecting(Flight):
+        __slots__ = ()
+
+        def __init__(self, key: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
+            flights.leave(left)  # as the collector may have it, at any allocation
+            super().__init__(key, loop)
+
+    monkeypatch.setattr("gecaso.flight.Flight", Collecting)
+    _, _, mine = in_thread(lambda: flights.join("key", None), timeout=5)
+    assert mine
+    assert left.present == 0
+
+
 async def test_leaving_an_old_flight_leaves_the_new_one_alone(flights: Flights) -> None:
     old, _, _ = flights.join("key", here())
     flights.detach(["key"])
@@ -272,6 +332,14 @@ async def test_who_comes_after_a_detachment_starts_a_new_flight(flights: Flights
     assert old.result(early) == "old"
     assert new.result(late) == "new"
     assert len(flights) == 0
+
+
+async def test_a_refresh_is_detached_with_its_key(flights: Flights) -> None:
+    old, _, _ = flights.join(("key", "refresh"), here())
+    flights.detach(["key"])
+    new, _, mine = flights.join(("key", "refresh"), here())
+    assert mine
+    assert new is not old
 
 
 async def test_flights_are_detached_by_a_condition(flights: Flights) -> None:
@@ -312,6 +380,27 @@ async def test_lost_flights_of_other_keys_are_forgotten_as_well(flights: Flights
     flights.join("a", here())
     assert len(flights) == 1
     assert not flights._tasks  # pyright: ignore[reportPrivateUsage] - nor are they held
+
+
+async def test_tasks_of_detached_flights_of_a_closed_loop_are_let_go_at_the_next_flight(
+    flights: Flights,
+) -> None:
+    loop = asyncio.new_event_loop()
+    lost = list[asyncio.Task[None]]()
+
+    async def land_never() -> None:
+        flight, _, _ = flights.join("key", here())
+        lost.append(here().create_task(fly_for_ever()))
+        flights.start(flight, lost[0])
+
+    await asyncio.to_thread(loop.run_until_complete, land_never())
+    flights.detach(["key"])
+    loop.close()
+    flight, _, _ = flights.join("other", here())
+    task = here().create_task(fly_for_ever())
+    flights.start(flight, task)
+    assert flights._tasks == {task}  # pyright: ignore[reportPrivateUsage] - what must not grow
+    task.cancel()
 
 
 def test_a_thread_does_not_wait_for_a_lost_flight(flights: Flights) -> None:

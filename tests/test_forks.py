@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from gecaso import events
 from gecaso.breaker import Breaker
 from gecaso.entry import new_token
+from gecaso.events import listening
 from gecaso.guard import Mark, guard_of
 from gecaso.keys import as_key
 from gecaso.leases import LeaseTable
@@ -63,6 +65,18 @@ def test_a_child_knows_of_no_lease_of_its_parent() -> None:
             in_child(check)
     parents_end(child)
     assert len(table) == 1
+
+
+def test_a_child_may_listen_though_its_parent_was_about_to() -> None:
+    def check() -> None:
+        with listening(lambda event: None):
+            assert len(events.hooks) == 1
+
+    with events._lock:  # pyright: ignore[reportPrivateUsage] - as a thread of the parent may
+        child = fork()
+        if child == 0:
+            in_child(check)
+    parents_end(child)
 
 
 def test_a_child_starts_with_a_closed_breaker_and_what_is_pending_stays() -> None:

@@ -210,6 +210,38 @@ async def test_a_plain_function_works_inside_a_running_loop() -> None:
     assert portal_threads() == before
 
 
+def test_a_plain_function_does_not_wait_for_a_lease_that_only_its_own_loop_can_end() -> None:
+    storage = MemoryStorage()
+    started, gate = threading.Event(), threading.Event()
+
+    async def slow(id: int) -> str:
+        started.set()
+        while not gate.is_set():  # noqa: ASYNC110 - the event of a thread
+            await asyncio.sleep(0)
+        return "slow"
+
+    def fast(id: int) -> str:
+        return "fast"
+
+    in_loop = Cache(storage).cached(key="user:{id}")(slow)
+    with pytest.warns(UserWarning, match="user:"):
+        plain = Cache(storage).cached(key="user:{id}")(fast)
+
+    async def main() -> None:
+        for ask in (in_loop, in_loop.refresh):
+            started.clear()
+            gate.clear()
+            loading = asyncio.create_task(ask(1))
+            while not started.is_set():  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0)
+            assert plain(1) == "fast"
+            gate.set()
+            assert await loading == "slow"
+            await in_loop.invalidate(1)
+
+    in_thread(lambda: asyncio.run(main()), timeout=10)
+
+
 def test_threads_share_one_load() -> None:
     start, loads = threading.Barrier(8), Loads()
 

@@ -9,9 +9,18 @@ from collections.abc import Callable
 
 import pytest
 
-from gecaso import Cache, InvalidationFailed, StorageError, StorageTimeout, events
+from gecaso import (
+    Cache,
+    InvalidationFailed,
+    LRUStorage,
+    StorageError,
+    StorageTimeout,
+    events,
+)
+from gecaso.adapted import adapt
 from gecaso.guard import Guard, guard_of
-from gecaso.keys import as_key
+from gecaso.keys import Key, as_key
+from tests.doubles import DictStorage
 from tests.scenes import Distant, Process, Truth, patience
 
 KEY, OTHER = as_key("a key"), as_key("another")
@@ -49,6 +58,25 @@ def test_a_storage_has_one_guard(storage: Distant, guard: Guard) -> None:
     assert guard_of(storage) is guard
     assert guard_of(Distant()) is not guard
     assert guard.is_quiet
+
+
+def test_what_wraps_a_storage_shares_its_guard(storage: Distant, guard: Guard) -> None:
+    assert guard_of(LRUStorage(storage, 2)) is guard
+    assert guard_of(LRUStorage(LRUStorage(storage, 4), 2)) is guard
+    base = DictStorage()
+    assert guard_of(LRUStorage(base, 2)) is guard_of(adapt(base))
+
+
+async def test_what_fails_through_a_wrapper_is_not_read_past_it(storage: Distant) -> None:
+    bounded = Cache(LRUStorage(storage, 9), invalidate_timeout=0.01)
+    plain = Cache(storage)
+    await plain.set("k", "old")
+    in_trouble(storage)
+    with pytest.raises(InvalidationFailed):
+        await bounded.invalidate("k")
+    storage.trouble = None
+    assert await plain.get_or_create("k", lambda: "new") == "new"
+    await plain.aclose()
 
 
 def test_a_guard_goes_with_its_storage() -> None:
@@ -259,6 +287,65 @@ async def test_what_is_invalidated_again_during_a_retry_stays_pending(
     await until(lambda: guard.is_quiet)
 
 
+async def test_a_late_success_does_not_settle_a_later_failure(
+    storage: Distant, guard: Guard
+) -> None:
+    sent, go = asyncio.Event(), asyncio.Event()
+
+    async def early() -> None:
+        sent.set()
+        await go.wait()
+
+    earlier = asyncio.create_task(guard.invalidate([KEY], early, timeout=0.0, journal=False))
+    await sent.wait()
+    in_trouble(storage)
+    with pytest.raises(InvalidationFailed):
+        await invalidate(storage, guard)
+    go.set()
+    await earlier
+    assert guard.bypasses(KEY)
+    await guard.aclose()
+
+
+async def fail_to_put(storage: Distant, guard: Guard) -> None:
+    async def put() -> None:
+        await storage.store({KEY: storage.new_entry("late")})
+
+    in_trouble(storage)
+    with pytest.raises(InvalidationFailed):
+        await guard.invalidate([KEY], put, timeout=0.0, journal=False, is_put=True)
+    storage.trouble = None
+
+
+async def test_a_put_that_failed_is_removed_again_if_it_arrives_late(
+    storage: Distant, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gecaso.guard.SETTLING", 0.01)
+    await fail_to_put(storage, guard)
+    inner = storage.discard
+    bypassed = list[bool]()
+
+    async def discard(keys: dict[Key, object]) -> None:
+        await inner(keys)
+        if not bypassed:
+            await storage.inner.store({KEY: storage.new_entry("late")})
+        bypassed.append(guard.bypasses(KEY))
+
+    monkeypatch.setattr(storage, "discard", discard)
+    await until(lambda: guard.is_quiet)
+    assert bypassed == [True, True]
+    assert await storage.fetch([KEY]) == {}
+
+
+async def test_an_invalidation_that_works_does_not_settle_a_put_that_may_arrive_late(
+    storage: Distant, guard: Guard
+) -> None:
+    await fail_to_put(storage, guard)
+    await invalidate(storage, guard)
+    assert guard.bypasses(KEY)
+    await guard.aclose()
+
+
 async def test_a_journalled_invalidation_does_not_raise(storage: Distant, guard: Guard) -> None:
     in_trouble(storage)
 
@@ -323,6 +410,24 @@ def test_what_is_pending_outlives_its_loop(storage: Distant, guard: Guard) -> No
         await until(lambda: guard.is_quiet)
 
     asyncio.run(another_loop())
+
+
+async def test_a_refresh_without_a_lease_is_not_joined_after_an_invalidation(
+    storage: Distant,
+) -> None:
+    process = Process(storage, Truth())
+    gate = process.truth.close_gate()
+    in_trouble(storage)
+    early = asyncio.create_task(process.thing.refresh(1))
+    await process.truth.asked(1)
+    storage.trouble = None
+    process.truth.version = 1
+    await process.thing.invalidate(1)
+    late = asyncio.create_task(process.thing.refresh(1))
+    await process.truth.asked(2)
+    gate.set()
+    assert await early == "1 in version 0"
+    assert await late == "1 in version 1"
 
 
 async def test_flights_of_every_cache_over_the_storage_are_detached(storage: Distant) -> None:

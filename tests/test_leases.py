@@ -12,7 +12,7 @@ from math import inf
 import pytest
 
 from gecaso import Busy, Lease
-from gecaso.keys import as_key
+from gecaso.keys import Key, as_key
 from gecaso.leases import LeaseTable
 from tests.doubles import FakeClock
 
@@ -102,6 +102,24 @@ def test_seizing_kills_the_lease_of_a_load_and_takes_it_for_a_write() -> None:
     assert isinstance(table.take(KEY, 10), Busy)
 
 
+def test_no_write_begins_while_a_lease_is_seized(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = LeaseTable(FakeClock())
+    lease = leased(table)
+    began = list[bool]()
+    writer = threading.Thread(target=lambda: began.append(table.begin_commit(lease)))
+    kill = table.kill
+
+    def meanwhile(key: Key) -> None:
+        writer.start()
+        writer.join(0.05)  # it waits for the table
+        kill(key)
+
+    monkeypatch.setattr(table, "kill", meanwhile)
+    assert isinstance(table.seize(KEY), Lease)
+    writer.join(10)
+    assert began == [False]
+
+
 async def test_a_waiter_in_a_loop_is_woken_when_the_lease_goes() -> None:
     table = LeaseTable(FakeClock())
     ends: list[Callable[[Lease], object]] = [table.give_back, lambda lease: table.kill(lease.key)]
@@ -172,6 +190,34 @@ def test_a_waiter_of_a_closed_loop_does_no_harm() -> None:
     assert not task.done()
     getattr(task, "_log_destroy_pending")  # noqa: B009 - asyncio's own: the task is meant to be lost
     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - likewise
+
+
+async def test_a_loop_that_closes_while_its_waiter_is_woken_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = LeaseTable(FakeClock())
+    lease = leased(table)
+    waiting = asyncio.create_task(table.wait(busy(table), inf))
+    await asyncio.sleep(0)
+
+    def closed(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", closed)
+        assert table.give_back(lease)
+    assert len(table) == 0
+    waiting.cancel()
+
+
+def test_the_write_of_a_closed_loop_is_free() -> None:
+    table = LeaseTable(FakeClock())
+
+    async def write() -> None:
+        assert table.begin_commit(leased(table, inf))
+
+    asyncio.run(write())
+    assert isinstance(table.seize(KEY), Lease)
 
 
 def test_the_lease_of_a_closed_loop_is_free() -> None:

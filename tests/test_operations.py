@@ -322,6 +322,26 @@ async def test_stats_count_calls_and_loads(colour: Colour) -> None:
     assert repr(f.stats).startswith("Stats(hits=2, misses=2")
 
 
+async def test_a_call_that_starts_over_is_one_miss() -> None:
+    storage = MemoryStorage()
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @cached(storage)
+    async def f() -> int:
+        started.set()
+        await gate.wait()
+        return 1
+
+    first = asyncio.create_task(f())
+    await started.wait()
+    storage.discard_now([f.key()])  # the second joins a load that is fenced
+    second = asyncio.create_task(f())
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, second)
+    assert (f.stats.misses, f.stats.loads, f.stats.joined) == (2, 2, 1)
+
+
 async def test_the_functools_names_tell_the_same(colour: Colour) -> None:
     f = colour.make(MemoryStorage(maxsize=3), Loads(), ttl=5)
     for x in (1, 1, 2, 3, 4, 5):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -21,10 +22,10 @@ from gecaso import (
     StorageError,
     cached,
 )
-from gecaso.keys import as_key
+from gecaso.keys import Key, as_key
 from gecaso.storage import LocalStorage
 from tests.doubles import DictStorage, portal_threads
-from tests.scenes import Distant
+from tests.scenes import Distant, hold
 
 
 async def settled() -> None:
@@ -285,6 +286,23 @@ def test_entries_of_a_function_or_an_object_go_with_it() -> None:
     assert len(inner) == len(storage) == 0
 
 
+async def test_what_expires_or_is_cleared_is_so_in_the_storage_below() -> None:
+    inner = MemoryStorage()
+    storage = LRUStorage(inner, maxsize=5)
+    await storage.set("a", 1)
+    await storage.discard([as_key("a")], keep_stale=True)
+    with pytest.raises(KeyError):
+        await storage.get("a")
+    copies = LRUStorage(MemoryStorage(isolate=True), maxsize=5)
+    await copies.set("a", 1)
+    await copies.discard([as_key("a")], keep_stale=True)
+    with pytest.raises(KeyError):
+        await copies.get("a")
+    await inner.set("written past it", 1)
+    await storage.clear()
+    assert len(inner) == len(storage) == 0
+
+
 # -- over another entry storage ------------------------------------------------------------------
 
 
@@ -305,4 +323,51 @@ async def test_what_is_asked_of_it_is_asked_of_the_storage_below() -> None:
     await inner.remove("b")
     with pytest.raises(KeyError):
         await storage.get("b")
+    assert len(storage) == 1
+
+
+@pytest.mark.parametrize("ask", [LRUStorage.get_many, LRUStorage.fetch, LRUStorage.lookup])
+async def test_a_miss_does_not_forget_what_was_stored_since_it_was_asked(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = Distant()
+    storage = LRUStorage(inner, maxsize=2)
+    held = hold(monkeypatch, inner, "fetch", after=True)
+    key: Any = as_key("a") if ask is LRUStorage.lookup else [as_key("a")]
+    asking = asyncio.create_task(ask(storage, key))
+    await held.is_reached()
+    await storage.set("a", 1)
+    held.go.set()
+    assert not await asking
+    assert len(storage) == 1  # or it would never be evicted
+
+
+async def test_what_a_lease_shows_has_been_used() -> None:
+    inner = Distant()
+    storage = LRUStorage(inner, maxsize=1)
+    key = as_key("a")
+    await inner.set("a", 1)  # as another process does
+    lease = (await storage.lease([key], 10))[key]
+    assert isinstance(lease, Lease)
+    assert lease.seen is not None
+    assert len(storage) == 1
+    await storage.release([lease])
+
+
+async def test_two_threads_may_use_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LRUStorage(DictStorage(), maxsize=2)
+    await storage.set_many({"a": 1, "b": 1})
+    places = storage._places  # pyright: ignore[reportPrivateUsage] - where two threads meet
+    touch = places.touch
+    other = threading.Thread(target=lambda: asyncio.run(storage.remove("a")))
+
+    def touched(thing: Key) -> None:
+        if not other.ident:
+            other.start()
+            other.join(0.1)  # it waits for this one
+        touch(thing)
+
+    monkeypatch.setattr(places, "touch", touched)
+    assert await storage.get_many(["a"]) == {"a": 1}
+    await asyncio.to_thread(other.join, 10)
     assert len(storage) == 1

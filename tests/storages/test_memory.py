@@ -13,6 +13,7 @@ import pytest
 
 from gecaso import Entry, Lease, LRUStorage, MemoryStorage, PackError, ValueTooLarge, cached
 from gecaso.entry import Busy
+from gecaso.errors import WaitTimeout
 from gecaso.keys import Key, as_key
 from tests.doubles import FakeClock
 
@@ -314,6 +315,15 @@ async def test_evicting_kills_no_lease_and_invalidating_does() -> None:
     assert isinstance((await storage.lease([key], 10))[key], Busy)
     await storage.discard([key])
     assert await storage.commit({lease: Entry(1, storage.now())}) == set()
+
+
+async def test_clearing_keeps_the_locks() -> None:
+    storage = MemoryStorage()
+    async with storage.leased("job"):
+        await storage.clear()
+        with pytest.raises(WaitTimeout):
+            async with storage.leased("job", wait_timeout=0.01):
+                raise AssertionError("two hold one lock")
 
 
 async def test_leased_is_the_lock_alone() -> None:
