@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from inspect import Parameter
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +21,7 @@ from gecaso.weak import WeakTable
 if TYPE_CHECKING:
     from gecaso.packing import Packer
 
-__all__ = ["AdaptedStorage", "adapt"]
+__all__ = ["AdaptedStorage", "adapter_of"]
 
 T = TypeVar("T")
 
@@ -49,6 +47,10 @@ class AdaptedStorage(EntryStorage):
 
     def __repr__(self) -> str:
         return f"<adapted {self.base!r}>"
+
+    @property
+    def takes(self) -> Callable[..., Any]:
+        return self.base.set
 
     def now(self) -> float:
         return time.monotonic()
@@ -244,32 +246,11 @@ class _Place:
 _places: WeakTable[BaseStorage, _Place] = WeakTable()
 
 
-def adapt(storage: object) -> EntryStorage:
-    """Return the entry storage behind a storage of any kind.
-
-    Raises `TypeError` for what is no storage.
-    """
-    if isinstance(storage, EntryStorage):
-        return storage
-    if not isinstance(storage, BaseStorage):
-        raise TypeError(
-            f"{storage!r} is no storage; give an instance of a subclass of gecaso.BaseStorage, "
-            "such as gecaso.MemoryStorage()"
-        )
+def adapter_of(storage: BaseStorage) -> AdaptedStorage:
+    """Return the one adapter of a storage; `gecaso.storage.adapt` says when there is none."""
     place = _places.get(storage, _Place)
     adapted = None if place.adapter is None else place.adapter()
     if adapted is None:
         adapted = AdaptedStorage(storage)
         place.adapter = weakref.ref(adapted)
     return adapted
-
-
-def takes(storage: EntryStorage) -> tuple[set[str], bool]:
-    """Return the names of the parameters that ``set`` takes for a value, and whether any other."""
-    method = storage.base.set if isinstance(storage, AdaptedStorage) else storage.set
-    names: set[str] = set()
-    for one in list(inspect.signature(method).parameters.values())[2:]:
-        if one.kind is Parameter.VAR_KEYWORD:
-            return names, True
-        names.add(one.name)
-    return names, False

@@ -15,6 +15,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
+    Callable,
     Iterable,
     Mapping,
 )
@@ -112,6 +113,11 @@ class EntryStorage(BaseStorage):
     """Whether `wait` returns when the lease goes; otherwise it only lets the time pass."""
     timeout: float = inf
     """Seconds that one operation may take."""
+
+    @property
+    def takes(self) -> Callable[..., Any]:
+        """The method whose parameters may be given with a value: ``set``, wherever it is."""
+        return self.set
 
     @property
     def guarded(self) -> EntryStorage:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from gecaso import events
-from gecaso.adapted import AdaptedStorage, adapt, takes
 from gecaso.calls import Call, Counters
 from gecaso.colours import ASYNC
 from gecaso.errors import ConfigurationError, UnknownOption
@@ -22,7 +21,7 @@ from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
 from gecaso.policy import Policy, Ttl, unknown_option
 from gecaso.signatures import Decorator
-from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
+from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, adapt
 from gecaso.weak import WeakBag
 from gecaso.writing import Writing
 
@@ -246,7 +245,7 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
     known = set(Policy._fields)
     own = {name: value for name, value in options.items() if name in known}
     params = {name: value for name, value in options.items() if name not in known}
-    names, any_name = takes(storage)
+    names, any_name = _parameters(storage)
     for name in params:
         if name in names:
             continue
@@ -269,14 +268,24 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
 
 
 def _check_ttl(storage: EntryStorage, policy: Policy) -> None:
-    if policy.ttl is None or not isinstance(storage, AdaptedStorage):
+    if policy.ttl is None:
         return
-    names, any_name = takes(storage)
+    names, any_name = _parameters(storage)
     if "ttl" not in names and not any_name:
         raise ConfigurationError(
-            f"ttl= was given, but {type(storage.base).__name__}.set takes no ttl; write it as "
+            f"ttl= was given, but {storage.takes.__qualname__} takes no ttl; write it as "
             "`async def set(self, key, value, *, ttl=None)`, or make it an EntryStorage"
         )
+
+
+def _parameters(storage: EntryStorage) -> tuple[set[str], bool]:
+    """Return the names of the parameters that a value may come with, and whether any other."""
+    names: set[str] = set()
+    for one in list(inspect.signature(storage.takes).parameters.values())[2:]:
+        if one.kind is one.VAR_KEYWORD:
+            return names, True
+        names.add(one.name)
+    return names, False
 
 
 async def _no_load() -> None:

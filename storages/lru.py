@@ -7,7 +7,7 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Self
 
 from gecaso.entry import Busy, Entry, Lease
@@ -69,6 +69,10 @@ class LRUStorage(EntryStorage):
 
     def __repr__(self) -> str:
         return f"<LRUStorage: {len(self)} of {self.maxsize} entries, over {self._inner!r}>"
+
+    @property
+    def takes(self) -> Callable[..., Any]:
+        return self._inner.takes
 
     @property
     def guarded(self) -> EntryStorage:
@@ -199,6 +203,10 @@ def _bound(maxsize: int) -> int:
 
 class _InProcess(LocalStorage, LRUStorage):
     """Over what never waits: each write makes room at once, and nothing is left for later."""
+
+    @property
+    def takes(self) -> Callable[..., Any]:
+        return self.set
 
     @property
     def guarded(self) -> EntryStorage:
