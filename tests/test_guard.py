@@ -17,9 +17,9 @@ from gecaso import (
     StorageTimeout,
     events,
 )
-from gecaso.adapted import adapt
 from gecaso.guard import Guard, guard_of
 from gecaso.keys import Key, as_key
+from gecaso.storage import adapt
 from tests.doubles import DictStorage
 from tests.scenes import Distant, Process, Truth, patience
 
