@@ -7,11 +7,12 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import uvloop
+from anyio.from_thread import BlockingPortal
 
 from gecaso import Cache, EntryStorage, GecasoError, cached
 from gecaso.loops import LoopBridge, PerLoop, PortalBridge, run_now
@@ -349,6 +350,35 @@ def test_a_loop_that_stands_still_is_run_until_the_call_is_done() -> None:
 async def test_a_loop_that_runs_elsewhere_is_used_from_there() -> None:
     loop = asyncio.get_running_loop()
     assert await asyncio.to_thread(LoopBridge(loop).call, whereabouts, 3) == (3, loop)
+
+
+def test_a_call_that_is_interrupted_does_not_go_on_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def never() -> None:
+        started.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    def interrupted() -> None:
+        assert started.wait(10)
+        raise KeyboardInterrupt
+
+    start = BlockingPortal.start_task_soon
+
+    def start_and_interrupt(portal: BlockingPortal, *args: Any) -> Future[Any]:
+        future: Future[Any] = start(portal, *args)
+        monkeypatch.setattr(future, "result", interrupted)
+        return future
+
+    monkeypatch.setattr(BlockingPortal, "start_task_soon", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        PortalBridge().call(never)
+    assert cancelled.wait(10)
 
 
 async def test_the_very_loop_that_runs_here_cannot_be_waited_for() -> None:
