@@ -219,6 +219,7 @@ def test_an_interrupt_is_for_the_thread_that_it_hit() -> None:
         go.set()
         with pytest.raises(KeyboardInterrupt):
             first.result(10)
+        assert second.exception(10) is None
         assert second.result(10) == "loaded"
 
 

@@ -14,6 +14,7 @@ from gecaso.events import listening
 from gecaso.guard import Mark, guard_of
 from gecaso.keys import as_key
 from gecaso.leases import LeaseTable
+from tests.doubles import in_thread
 from tests.scenes import KINDS, Distant
 from tests.workers import Worker, fork, in_child, parents_end
 
@@ -69,8 +70,11 @@ def test_a_child_knows_of_no_lease_of_its_parent() -> None:
 
 def test_a_child_may_listen_though_its_parent_was_about_to() -> None:
     def check() -> None:
-        with listening(lambda event: None):
-            assert len(events.hooks) == 1
+        def listen() -> None:
+            with listening(lambda event: None):
+                assert len(events.hooks) == 1
+
+        in_thread(listen, timeout=5)
 
     with events._lock:  # pyright: ignore[reportPrivateUsage] - as a thread of the parent may
         child = fork()
