@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import weakref
 
@@ -11,6 +10,7 @@ import pytest
 
 from gecaso.weak import WeakBag, WeakTable
 from tests.doubles import in_thread
+from tests.workers import fork, in_child, parents_end
 
 
 class Thing:
@@ -109,13 +109,17 @@ def test_a_forked_child_may_use_a_table_whose_lock_was_held() -> None:
     holder = threading.Thread(target=table.get, args=(holder_of, make))
     holder.start()
     assert held.wait(10)
-    pid = os.fork()
-    if pid == 0:  # pragma: no cover - in the child
+
+    def check() -> None:
         table.unlock()
-        os._exit(0 if table.get(thing, lambda: 2) == 2 else 1)
+        assert in_thread(lambda: table.get(thing, lambda: 2), timeout=5) == 2
+
+    child = fork()
+    if child == 0:
+        in_child(check)
     forked.set()
     holder.join(10)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    parents_end(child)
 
 
 def test_a_bag_holds_objects_as_long_as_they_live() -> None:
