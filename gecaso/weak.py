@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["WeakBag", "WeakTable"]
 
@@ -19,6 +20,7 @@ class WeakTable(Generic[K, V]):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._rows: dict[int, tuple[weakref.ref[K], V]] = {}
+        _tables.add(self)
 
     def get(self, thing: K, make: Callable[[], V]) -> V:
         """Return the value of ``thing``; make it if there is none."""
@@ -58,3 +60,14 @@ class WeakBag(Generic[K]):
         for reference in self._references:
             if (thing := reference()) is not None:
                 yield thing
+
+
+_tables: weakref.WeakSet[WeakTable[Any, Any]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for table in list(_tables):
+        table.unlock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
