@@ -258,7 +258,6 @@ def guard_of(storage: EntryStorage) -> Guard:
 
 
 def _after_fork_in_child() -> None:
-    _guards.unlock()
     for guard in _guards.values():
         guard._reset_after_fork()  # pyright: ignore[reportPrivateUsage] - the hook is a part of Guard
 

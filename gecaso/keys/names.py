@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
-from pathlib import PurePath
 from typing import Any
 
 __all__ = ["is_importable", "module_name", "qualified_name"]
@@ -25,7 +25,7 @@ def module_name(name: str) -> str:
         # `python -m package` runs the module package.__main__.
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    return PurePath(file).stem if file else "__main__"
+    return os.path.splitext(os.path.basename(file))[0] if file else "__main__"
 
 
 def qualified_name(thing: Any) -> str:
