@@ -99,8 +99,9 @@ class AdaptedStorage(EntryStorage):
         except KeyError:
             raise
         except asyncio.CancelledError as error:
-            if not task.cancelled():
-                raise  # it is the caller who is cancelled
+            # A loop that ends cancels both; then it is the caller's that counts.
+            if not task.cancelled() or _is_cancelled_here():
+                raise
             raise StorageError(f"{self.base!r} cancelled its own operation") from error
         except TimeoutError as error:
             if not task.done():
@@ -164,14 +165,16 @@ class AdaptedStorage(EntryStorage):
         if expect is not None:
             raise ConfigurationError(f"{self.base!r} knows no versions, so it cannot compare them")
         for key, entry in entries.items():
-            self._marks.pop(key, None)
-            await self._set(await self._seize(key), entry)
+            lease = await self._seize(key)
+            self._marks.pop(key, None)  # after the wait, in which one may have been set
+            await self._set(lease, entry)
         return set(entries)
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         for key in keys:
+            lease = await self._seize(key)
             self._marks.pop(key, None)
-            await self._remove(key, await self._seize(key))
+            await self._remove(key, lease)
 
     async def evict(self, keys: Iterable[Key]) -> None:
         keys = tuple(keys)
@@ -230,6 +233,11 @@ def _packer() -> Packer:
     from gecaso.packing import Packer  # much to import, and few storages are adapted
 
     return Packer()
+
+
+def _is_cancelled_here() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _await(operation: Callable[[], Awaitable[T]]) -> T:

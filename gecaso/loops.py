@@ -103,11 +103,6 @@ class PerLoop(Generic[T]):
             return recent.resource
         return self._get(loop)
 
-    def peek(self) -> T | None:
-        """Return the resource of the running loop, or None if there is none."""
-        held = self._held.get(asyncio.get_running_loop())
-        return None if held is None else held.resource
-
     def resources(self) -> list[T]:
         """Return the resources of all loops."""
         with self._lock:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gecaso import BaseStorage, Cache, Lease, LRUStorage, cached, pack, unpack
+from gecaso.adapted import AdaptedStorage
 from gecaso.errors import InvalidationFailed, StorageError, UnpackError, Unsupported, WaitTimeout
 from gecaso.keys import as_key
 from gecaso.storage import adapt
@@ -460,6 +461,27 @@ async def test_clearing_keeps_the_locks() -> None:
         with pytest.raises(WaitTimeout):
             async with adapted.leased("job", wait_timeout=0.01):
                 raise AssertionError("two hold one lock")
+
+
+async def test_a_caller_cancelled_along_with_the_operation_is_cancelled() -> None:
+    storage = Faulty()
+    storage.gates["get"] = asyncio.Event()
+    loads = Loads()
+
+    @cached(storage)
+    async def f(x: int) -> int:
+        return loads(x)
+
+    calling = asyncio.create_task(f(1))
+    await storage.began("get")
+    adapter = adapt(storage)
+    assert isinstance(adapter, AdaptedStorage)
+    (operation,) = adapter._running  # pyright: ignore[reportPrivateUsage] - nobody else has it
+    operation.cancel()  # as a loop does at its end, with all its tasks at once
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert len(loads) == 0
 
 
 async def test_uncacheable_results_are_marked_without_the_storage() -> None:

@@ -256,10 +256,11 @@ def test_a_resource_is_made_once_and_closed_with_its_loop(
     per_loop: PerLoop[Resource], run: Callable[[Any], Resource]
 ) -> None:
     async def main() -> Resource:
-        assert per_loop.peek() is None
+        assert per_loop.resources() == []
         made = per_loop.get()
         await asyncio.sleep(0)
-        assert per_loop.get() is per_loop.peek() is made
+        assert per_loop.get() is made
+        assert per_loop.resources() == [made]
         assert made.end == ""
         return made
 
