@@ -28,6 +28,7 @@ from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
 from gecaso.storages import LRUStorage, MemoryStorage, NullStorage
 
 if typing.TYPE_CHECKING:
+    from gecaso.config import register_storage, storage_from_url
     from gecaso.packing import Packer, pack, unpack
 
 __all__ = [
@@ -62,15 +63,23 @@ __all__ = [
     "WaitTimeout",
     "cached",
     "pack",
+    "register_storage",
+    "storage_from_url",
     "unpack",
 ]
 
+# What knows much of the standard library is imported at its first use.
+_LAZY = {
+    **dict.fromkeys(("Packer", "pack", "unpack"), "gecaso.packing"),
+    **dict.fromkeys(("register_storage", "storage_from_url"), "gecaso.config"),
+}
+
 
 def __getattr__(name: str) -> object:
-    # Packing is imported at its first use: it knows much of the standard library.
-    if name not in ("Packer", "pack", "unpack"):
+    module = _LAZY.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module("gecaso.packing"), name)
+    value = globals()[name] = getattr(importlib.import_module(module), name)
     return value
 
 

@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
 )
 from math import inf
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
@@ -113,6 +113,8 @@ class EntryStorage(BaseStorage):
     """Whether `wait` returns when the lease goes; otherwise it only lets the time pass."""
     timeout: float = inf
     """Seconds that one operation may take."""
+    default_ttl: float | None = None
+    """Seconds that a value is kept when neither `set` nor the cache says; None: for ever."""
 
     @property
     def takes(self) -> Callable[..., Any]:
@@ -207,12 +209,14 @@ class EntryStorage(BaseStorage):
             raise KeyError(key)
         return entry.value
 
-    async def set(self, key: Any, value: Any, *, ttl: Duration | None = None) -> None:
+    async def set(
+        self, key: Any, value: Any, *, ttl: Duration | Literal["default"] | None = "default"
+    ) -> None:
         """Store ``value`` under ``key`` for ``ttl`` (seconds, a timedelta, ``"5m"``; None: ever).
 
         A load of this key that is under way will not overwrite it.
         """
-        await self.store({as_key(key): self.new_entry(value, ttl)})
+        await self.set_many({key: value}, ttl=ttl)
 
     async def remove(self, *keys: Any) -> None:
         """Remove the values stored under ``keys``. Loads under way will not be stored."""
@@ -225,8 +229,15 @@ class EntryStorage(BaseStorage):
         now = self.now()
         return {asked[key]: entry.value for key, entry in found.items() if now < entry.fresh_until}
 
-    async def set_many(self, values: Mapping[Any, Any], *, ttl: Duration | None = None) -> None:
+    async def set_many(
+        self,
+        values: Mapping[Any, Any],
+        *,
+        ttl: Duration | Literal["default"] | None = "default",
+    ) -> None:
         """Store every value of a mapping under its key, for ``ttl``."""
+        if ttl == "default":
+            ttl = self.default_ttl
         await self.store({as_key(key): self.new_entry(value, ttl) for key, value in values.items()})
 
     def new_entry(self, value: Any, ttl: Duration | None = None, *, cost: float = 0.0) -> Entry:

@@ -262,6 +262,8 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
     for name in given:
         if name not in names and not any_name:
             raise unknown_option(name, names)
+    if base is None:
+        own.setdefault("ttl", storage.default_ttl)
     policy = Policy.make(base, **own, params=given)
     _check_ttl(storage, policy)
     return policy

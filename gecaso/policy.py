@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 from gecaso.durations import Duration, seconds
 from gecaso.errors import ConfigurationError, UnknownOption
 
-__all__ = ["Policy", "Ttl", "unknown_option"]
+__all__ = ["Policy", "Ttl", "nearest_name", "unknown_option"]
 
 Ttl = Duration | Callable[[Any], Duration | None] | None
 """A length of time, None for ever, or a function of the value that gives either."""
@@ -70,11 +70,16 @@ def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{option} must be one of {choices}, not {value!r}")
 
 
-def unknown_option(name: str, known: Iterable[str]) -> UnknownOption:
-    """Return the error for an option that nobody takes; it names the nearest one."""
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that was probably meant, if there is one."""
     from difflib import get_close_matches  # only an error needs it
 
-    nearest = next(iter(get_close_matches(name, list(known), 1)), None)
+    return next(iter(get_close_matches(name, sorted(known), 1)), None)
+
+
+def unknown_option(name: str, known: Iterable[str]) -> UnknownOption:
+    """Return the error for an option that nobody takes; it names the nearest one."""
+    nearest = nearest_name(name, known)
     meant = f" Did you mean {nearest}?" if nearest else ""
     return UnknownOption(
         f"there is no option {name!r}.{meant} What is for the storage goes in params={{...}}.",

@@ -57,6 +57,7 @@ class LRUStorage(EntryStorage):
         self.shared = inner.shared
         self.notifies = inner.notifies  # type: ignore[misc]  # of each object, here alone
         self.timeout = inner.timeout
+        self.default_ttl = inner.default_ttl
         self._places: Recency[Key] = Recency(self.maxsize)
         self._victims: dict[Key, None] = {}
         self._lock = threading.Lock()
@@ -235,6 +236,7 @@ class _LocalLRU(_InProcess):
         LocalStorage.__init__(self, clock=storage.clock)
         self.maxsize = _bound(maxsize)
         self.leases = storage.leases
+        self.default_ttl = storage.default_ttl
         self._local = storage
         self._uses: Recency[_Place] = Recency(self.maxsize)
         self._owners: dict[int, tuple[weakref.ref[Owner], set[Hashable]]] = {}
