@@ -8,21 +8,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gecaso import BaseStorage
+from gecaso.testing import FakeClock
+
+__all__ = [
+    "DictStorage",
+    "FakeClock",
+    "Loads",
+    "OnlyValues",
+    "asyncio_iscoroutinefunction",
+    "in_thread",
+    "portal_threads",
+]
 
 T = TypeVar("T")
-
-
-class FakeClock:
-    """Seconds that pass when told to."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class OnlyValues(BaseStorage):

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from gecaso.testing.clock import FakeClock
+
+__all__ = ["FakeClock"]
