@@ -3,7 +3,8 @@
 import importlib
 import typing
 
-from gecaso.cache import MISSING, Cache
+from gecaso.cache import MISSING, Cache, functions
+from gecaso.current import CurrentLoad, current_load
 from gecaso.decorator import cached
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import (
@@ -11,6 +12,9 @@ from gecaso.errors import (
     ConfigurationError,
     GecasoError,
     InvalidationFailed,
+    LoadFailed,
+    LoadTimeout,
+    Overloaded,
     PackError,
     RecursiveLoad,
     StorageError,
@@ -22,10 +26,13 @@ from gecaso.errors import (
     ValueTooLarge,
     WaitTimeout,
 )
+from gecaso.explain import Explanation
+from gecaso.freshness import XFetch
 from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
 from gecaso.storages import LRUStorage, MemoryStorage, NullStorage
+from gecaso.switch import disabled
 
 if typing.TYPE_CHECKING:
     from gecaso.config import register_storage, storage_from_url
@@ -39,16 +46,21 @@ __all__ = [
     "Cache",
     "CacheInfo",
     "ConfigurationError",
+    "CurrentLoad",
     "Entry",
     "EntryStorage",
+    "Explanation",
     "GecasoError",
     "InvalidationFailed",
     "Key",
     "LRUStorage",
     "Lease",
+    "LoadFailed",
+    "LoadTimeout",
     "LocalStorage",
     "MemoryStorage",
     "NullStorage",
+    "Overloaded",
     "PackError",
     "Packer",
     "RecursiveLoad",
@@ -61,7 +73,11 @@ __all__ = [
     "Unsupported",
     "ValueTooLarge",
     "WaitTimeout",
+    "XFetch",
     "cached",
+    "current_load",
+    "disabled",
+    "functions",
     "pack",
     "register_storage",
     "storage_from_url",

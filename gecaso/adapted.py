@@ -36,6 +36,7 @@ class AdaptedStorage(EntryStorage):
 
     shared = True
     notifies = True
+    keeps_times = False
     timeout = 2.0
 
     def __init__(self, base: BaseStorage) -> None:

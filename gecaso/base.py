@@ -113,6 +113,8 @@ class EntryStorage(BaseStorage):
     """Whether `wait` returns when the lease goes; otherwise it only lets the time pass."""
     timeout: float = inf
     """Seconds that one operation may take."""
+    keeps_times: ClassVar[bool] = True
+    """Whether entries come back with their times; without them nothing old can be served."""
     default_ttl: float | None = None
     """Seconds that a value is kept when neither `set` nor the cache says; None: for ever."""
 
@@ -202,10 +204,15 @@ class EntryStorage(BaseStorage):
 
     # --- plain values over the same entries ---------------------------------------------------
 
-    async def get(self, key: Any) -> Any:
-        """Return the value stored under ``key`` while it is fresh; raise `KeyError` otherwise."""
+    async def get(self, key: Any, *, stale: bool = False) -> Any:
+        """Return the value stored under ``key`` while it is fresh; raise `KeyError` otherwise.
+
+        With ``stale`` an old value, too, as long as it is kept.
+        """
         entry = await self.lookup(as_key(key))
-        if entry is None or not self.now() < entry.fresh_until:
+        if entry is None or not self.now() < (entry.dead_after if stale else entry.fresh_until):
+            raise KeyError(key)
+        if stale and entry.kind != "value":
             raise KeyError(key)
         return entry.value
 

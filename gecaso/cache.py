@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
-from gecaso import events
+from gecaso import events, switch
+from gecaso.background import MOST
 from gecaso.calls import Call, Counters
 from gecaso.colours import ASYNC
+from gecaso.durations import Duration, seconds
 from gecaso.errors import ConfigurationError, UnknownOption
-from gecaso.freshness import Verdict, judge
+from gecaso.freshness import is_wanted
 from gecaso.functions import Function
 from gecaso.keys import as_key
 from gecaso.keys.keying import KeyOptions
@@ -25,7 +28,7 @@ from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, adapt
 from gecaso.weak import WeakBag
 from gecaso.writing import Writing
 
-__all__ = ["MISSING", "Cache"]
+__all__ = ["MISSING", "Cache", "functions"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -45,6 +48,7 @@ class _Missing:
 
 MISSING: Final = _Missing()
 
+CACHE_OPTIONS = ("max_background", "max_loads")
 KEY_OPTIONS = ("key", "ignore", "namespace", "version", "hash_key", "on_key_error")
 DEFAULT_SIZE = 1024
 """Entries that a cache without a storage keeps in memory."""
@@ -54,7 +58,9 @@ class Cache:
     """What several functions share: a storage, a policy, and the loads under way.
 
     ``policy`` are the options of `cached` that concern values, as defaults for the functions of
-    this cache. Without a storage it keeps 1,024 entries in memory.
+    this cache. At most ``max_loads`` loads run at a time (None: any number; of each event loop, and
+    of all plain callers together), and ``max_background`` of them in the background. Without a
+    storage it keeps 1,024 entries in memory.
 
     >>> import asyncio
     >>> from gecaso import Cache, MemoryStorage
@@ -67,7 +73,14 @@ class Cache:
     """
 
     def __init__(
-        self, storage: BaseStorage | None = None, /, *, name: str | None = None, **policy: Any
+        self,
+        storage: BaseStorage | None = None,
+        /,
+        *,
+        name: str | None = None,
+        max_loads: int | None = None,
+        max_background: int = MOST,
+        **policy: Any,
     ) -> None:
         if storage is None:
             from gecaso.storages.memory import MemoryStorage
@@ -78,6 +91,11 @@ class Cache:
         entry_storage = adapt(storage)
         self._policy = make_policy(entry_storage, None, policy)
         self._loading = _loading_over(entry_storage)
+        self._loading.background.most = _count("max_background", max_background)
+        if max_loads is not None:
+            from gecaso.limits import LoadLimit  # few caches have a limit
+
+            self._loading.limit = LoadLimit(_count("max_loads", max_loads))
         self._writing = Writing(self._loading)
         self._counters = Counters()
 
@@ -94,19 +112,28 @@ class Cache:
     # --- values -------------------------------------------------------------------------------
 
     @overload
-    async def get(self, key: Any) -> Any: ...
+    async def get(self, key: Any, *, max_age: Duration | None = ..., stale: bool = ...) -> Any: ...
     @overload
-    async def get(self, key: Any, *, default: D) -> Any | D: ...
-    async def get(self, key: Any, *, default: Any = MISSING) -> Any:
-        """Return the fresh value stored under ``key``.
+    async def get(
+        self, key: Any, *, default: D, max_age: Duration | None = ..., stale: bool = ...
+    ) -> Any | D: ...
+    async def get(
+        self,
+        key: Any,
+        *,
+        default: Any = MISSING,
+        max_age: Duration | None = None,
+        stale: bool = False,
+    ) -> Any:
+        """Return the fresh value stored under ``key``; no older than ``max_age``, if given.
 
-        On a miss, and while the storage is out of reach, returns ``default``; without one raises
-        `KeyError`.
+        With ``stale`` the old value, too, as long as it is kept. On a miss, and while the storage
+        is out of reach, returns ``default``; without one raises `KeyError`.
         """
-        call = self._call(key)
+        call = self._call(key, max_age)
         entry = await self._loading.look(call, ASYNC)
-        if entry is not None and judge(entry, self._loading.storage.now()) is Verdict.FRESH:
-            return entry.value
+        if entry is not None and is_wanted(entry, self._loading.storage.now(), call.max_age, stale):
+            return self._loading.value(call, entry)
         if default is MISSING:
             raise KeyError(key)
         return default
@@ -124,6 +151,11 @@ class Cache:
         """Remove the values stored under ``keys``; raises `InvalidationFailed` if not confirmed."""
         await self._writing.invalidate([as_key(key) for key in keys], self._policy, ASYNC)
 
+    async def expire(self, *keys: Any) -> None:
+        """Let the values of keys be fresh no longer; they may be served where a load fails."""
+        wanted = [as_key(key) for key in keys]
+        await self._writing.invalidate(wanted, self._policy, ASYNC, keep_stale=True)
+
     async def invalidate(self, *keys: Any) -> None:
         """The same as `remove`: no value whose load began before this is served after it."""
         await self.remove(*keys)
@@ -135,18 +167,29 @@ class Cache:
         creator: Callable[[], Awaitable[T]],
         *,
         ttl: Ttl | Literal["default"] = ...,
+        max_age: Duration | None = ...,
     ) -> T: ...
     @overload
     async def get_or_create(
-        self, key: Any, creator: Callable[[], T], *, ttl: Ttl | Literal["default"] = ...
+        self,
+        key: Any,
+        creator: Callable[[], T],
+        *,
+        ttl: Ttl | Literal["default"] = ...,
+        max_age: Duration | None = ...,
     ) -> T: ...
     async def get_or_create(
-        self, key: Any, creator: Callable[[], Any], *, ttl: Ttl | Literal["default"] = "default"
+        self,
+        key: Any,
+        creator: Callable[[], Any],
+        *,
+        ttl: Ttl | Literal["default"] = "default",
+        max_age: Duration | None = None,
     ) -> Any:
         """Return the fresh value of ``key``; if there is none, what ``creator()`` returns, stored.
 
         One ``creator`` runs at a time for a key, however many callers there are. It may be a
-        coroutine function.
+        coroutine function. A value older than ``max_age`` is created anew.
         """
         policy = self._policy if ttl == "default" else self._with_ttl(ttl)
 
@@ -154,7 +197,8 @@ class Cache:
             value = creator()
             return await value if inspect.isawaitable(value) else value
 
-        call = Call(as_key(key), load, policy, self._counters)
+        age = _max_age(max_age)
+        call = Call(as_key(key), load, policy, self._counters, max_age=age)
         return await self._loading.obtain(call, ASYNC)
 
     def _with_ttl(self, ttl: Ttl) -> Policy:
@@ -162,8 +206,9 @@ class Cache:
         _check_ttl(self._loading.storage, policy)
         return policy
 
-    def _call(self, key: Any) -> Call:
-        return Call(as_key(key), _no_load, self._policy, self._counters)
+    def _call(self, key: Any, max_age: Duration | None) -> Call:
+        age = _max_age(max_age)
+        return Call(as_key(key), _no_load, self._policy, self._counters, max_age=age)
 
     # --- functions ----------------------------------------------------------------------------
 
@@ -185,6 +230,11 @@ class Cache:
         to_class = isinstance(function, classmethod)
         plain = given.__func__ if to_class else given
         is_async = _colour(plain)
+        if policy.timeout is not None and not is_async:
+            raise ConfigurationError(
+                "timeout= cancels the load, and a plain function cannot be cancelled; use an "
+                "`async def`, or soft_timeout= with stale_if_error="
+            )
 
         def make(is_method: bool) -> Function:
             made = Function(
@@ -204,8 +254,12 @@ class Cache:
             return Method(make, is_method=first in ("self", "cls") or to_class, to_class=to_class)
         return as_function(make(False))
 
-    async def aclose(self) -> None:
-        """Let go of the storage's connections and of this cache's tasks in this loop."""
+    async def aclose(self, *, timeout: Duration = 5.0) -> None:
+        """Let go of the storage's connections and of this cache's tasks in this loop.
+
+        Loads in the background have ``timeout`` (seconds) to finish; then they are cancelled.
+        """
+        await self._loading.background.aclose(seconds(timeout, option="timeout"))
         if self._loading.guard is not None:
             await self._loading.guard.aclose()
         await self.storage.aclose()
@@ -266,6 +320,7 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
         own.setdefault("ttl", storage.default_ttl)
     policy = Policy.make(base, **own, params=given)
     _check_ttl(storage, policy)
+    _check_times(storage, policy)
     return policy
 
 
@@ -278,6 +333,30 @@ def _check_ttl(storage: EntryStorage, policy: Policy) -> None:
             f"ttl= was given, but {storage.takes.__qualname__} takes no ttl; write it as "
             "`async def set(self, key, value, *, ttl=None)`, or make it an EntryStorage"
         )
+
+
+def _check_times(storage: EntryStorage, policy: Policy) -> None:
+    if policy.needs_times and not storage.keeps_times:
+        raise ConfigurationError(
+            f"{storage!r} does not know when a value was stored, which old values, cached errors "
+            "and refreshes need; make it an EntryStorage, with the methods now, fetch, lease, renew, "
+            "commit, release, store, discard and evict"
+        )
+
+
+def _count(option: str, number: int) -> int:
+    if type(number) is not int or number < 1:
+        raise ConfigurationError(f"{option} is a number of loads, at least 1, not {number!r}")
+    return number
+
+
+def _max_age(max_age: Duration | None) -> float:
+    return inf if max_age is None else seconds(max_age, option="max_age")
+
+
+def functions() -> list[Any]:
+    """Return every cached function there is, methods as they stand in their classes."""
+    return [function.path for function in _functions]
 
 
 def _parameters(storage: EntryStorage) -> tuple[set[str], bool]:
@@ -303,3 +382,4 @@ def _rebind() -> None:
 
 
 events.on_change(_rebind)
+switch.on_change(_rebind)

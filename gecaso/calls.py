@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 
+from gecaso.entry import Entry
 from gecaso.keys import Key
 from gecaso.policy import Policy
+
+if TYPE_CHECKING:
+    from gecaso.current import CurrentLoad
 
 __all__ = ["Call", "Counters"]
 
@@ -23,6 +29,8 @@ class Counters:
         "longest",
         "lost",
         "misses",
+        "refreshes",
+        "stale",
         "storage_errors",
         "uncacheable",
         "warned",
@@ -36,12 +44,30 @@ class Counters:
     def reset(self) -> None:
         self.hits = self.misses = self.loads = self.joined = self.errors = 0
         self.fenced = self.lost = self.uncacheable = self.storage_errors = 0
+        self.stale = self.refreshes = 0
 
 
 class Call:
-    """One call that was no hit: the key, and how to load its value."""
+    """One call that was no hit: the key, and how to load its value.
 
-    __slots__ = ("counters", "is_cut_off", "is_refresh", "key", "load", "policy")
+    A refresh loads whatever is stored. One that runs *behind* has no caller: it serves nobody, and
+    has the time that the policy gives background loads. ``old`` is what was stored when the lease
+    was taken; ``notes`` are what the load said of itself, see `gecaso.current_load`.
+    """
+
+    __slots__ = (
+        "counters",
+        "is_behind",
+        "is_cut_off",
+        "is_refresh",
+        "key",
+        "load",
+        "max_age",
+        "notes",
+        "old",
+        "policy",
+        "started",
+    )
 
     def __init__(
         self,
@@ -51,13 +77,31 @@ class Call:
         counters: Counters,
         *,
         is_refresh: bool = False,
+        is_behind: bool = False,
+        max_age: float = inf,
     ) -> None:
         self.key = key
         self.load = load
         self.policy = policy
         self.counters = counters
         self.is_refresh = is_refresh
+        self.is_behind = is_behind
         self.is_cut_off = False
+        self.max_age = max_age
+        self.old: Entry | None = None
+        self.notes: CurrentLoad | None = None
+        self.started = 0.0 if policy.timeout is policy.soft_timeout is None else time.monotonic()
+
+    def behind(self, old: Entry | None) -> Call:
+        """Return the same call as a refresh of ``old`` in the background."""
+        refresh = self.copy_behind()
+        refresh.is_refresh = True
+        refresh.old = old
+        return refresh
+
+    def copy_behind(self) -> Call:
+        """Return the same call, to be loaded in the background."""
+        return Call(self.key, self.load, self.policy, self.counters, is_behind=True)
 
     @property
     def lease_seconds(self) -> float:

@@ -126,7 +126,7 @@ class _Text:
             "        if @entries is not None:",
             "            try:",
             f"                @entry = {self._entry(is_method=is_method)}",
-            "                if @now() < @entry.fresh_until:",
+            "                if @now() < @entry.quick_until:",
             "                    @hits += 1",
             "                    if @on_hit is not None:",
             "                        @on_hit(@entry)",

@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from gecaso.cache import Cache
+from gecaso.cache import CACHE_OPTIONS, Cache
+from gecaso.durations import Duration
+from gecaso.freshness import XFetch
 from gecaso.policy import Ttl
 from gecaso.signatures import AsyncCached, Cached, Decorator
 from gecaso.storage import BaseStorage
@@ -43,6 +45,26 @@ def cached(
     on_storage_error: Literal["load", "raise"] = ...,
     on_invalidate_error: Literal["raise", "journal"] = ...,
     invalidate_timeout: float = ...,
+    stale_while_revalidate: Duration | None = ...,
+    stale_if_error: Duration | None = ...,
+    retry_after: Duration = ...,
+    refresh_after: Duration | XFetch | None = ...,
+    jitter: float = ...,
+    soft_timeout: Duration | None = ...,
+    timeout: Duration | None = ...,
+    error_ttl: Mapping[type[Exception], Duration] = ...,
+    max_load_time: Duration = ...,
+    scope: Callable[[], Any] | None = ...,
+    max_loads: int | None = ...,
+    max_background: int = ...,
+    overload: Literal["wait", "stale", "raise"] = ...,
+    bypass: Callable[..., object] | None = ...,
+    placeholder: Any = ...,
+    dump: Callable[[Any], Any] | None = ...,
+    load: Callable[[Any], Any] | None = ...,
+    on_load: Callable[[Any], object] | None = ...,
+    on_promote: Callable[[Any], object] | None = ...,
+    on_evict: Callable[[Any], object] | None = ...,
     loop: Any = ...,
     params: Mapping[str, Any] = ...,
     **storage_params: Any,
@@ -65,6 +87,24 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
     * ``on_storage_error``: ``"load"`` goes on without a storage that is in trouble, ``"raise"``
       raises `StorageError`. ``on_invalidate_error``: ``"raise"`` `InvalidationFailed` after
       ``invalidate_timeout`` seconds, or ``"journal"``: go on trying in the background.
+    * ``stale_while_revalidate``: how long after its ``ttl`` a value is still served while a new one
+      is loaded in the background. ``stale_if_error``: how long it is served if the load fails; the
+      next attempt comes ``retry_after`` (30 s) later at the earliest. ``refresh_after``: the age at
+      which a hit starts a load in the background, or `XFetch`. ``jitter``: by which part, at most,
+      the ``ttl`` of each value is shortened at random.
+    * ``soft_timeout``: after how long an old value is served while the load goes on; ``timeout``:
+      after how long the caller gets `LoadTimeout`, and the load is cancelled. Both count from the
+      start of the call. ``error_ttl``: exceptions that are results, ``{NotFound: 10}``: how long
+      they are kept and raised anew.
+    * ``max_loads``: how many loads run at a time; beyond it, ``overload``: callers ``"wait"``, are
+      served the old value (``"stale"``) or get `Overloaded` (``"raise"``).
+    * Loads in the background: ``max_background`` (64) at a time, each for ``max_load_time``
+      (300 s), in a context of its own, inside ``scope()``: an async context manager, such as a
+      database session (for a plain function, a plain one).
+    * ``bypass(*args)``: whether to call the function uncached. ``placeholder``: what ``lazy``
+      returns while there is no value. ``dump(value)``, ``load(stored)``: what is stored in place
+      of a value. ``on_load``, ``on_promote``, ``on_evict``: called with the event, see
+      `gecaso.events`.
     * ``loop``: the event loop through which a plain function reaches a network storage.
     * ``params``: parameters for ``storage.set``.
 
@@ -87,7 +127,7 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
     if isinstance(storage, Cache):
         return storage.cached(**options)
     if storage is not None:
-        return Cache(storage).cached(**options)
+        return _own_cache(storage, options).cached(**options)
     # Without a storage each function has one of its own, so it is made for each.
 
     def decorate(function: Any) -> Any:
@@ -105,8 +145,14 @@ def _is_bare(thing: object) -> bool:
 
 
 def _cache(storage: BaseStorage | None, options: dict[str, Any], function: Any) -> Any:
-    decorate: Any = Cache(storage).cached(**options)
+    decorate: Any = _own_cache(storage, options).cached(**options)
     return decorate(function)
+
+
+def _own_cache(storage: BaseStorage | None, options: dict[str, Any]) -> Cache:
+    """Return a cache for one decorator; takes its options out of those of the function."""
+    own = {name: options.pop(name) for name in CACHE_OPTIONS if name in options}
+    return Cache(storage, **own)
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Entry:
     ``created``, ``fresh_until`` and ``dead_after`` are seconds of the storage's clock; ``cost`` is
     the duration of the load in seconds. An entry whose ``kind`` is not ``"value"`` is never fresh
     (``fresh_until`` is minus infinity): the path of a hit does not look at the kind.
+    ``quick_until`` is when that path must ask `gecaso.freshness.judge`: at ``fresh_until``, or
+    before if a refresh may be due by then. ``etag`` is what the load noted of the source's version.
     ``home`` is where an in-process storage keeps it; nobody else reads or writes that.
     """
 
@@ -38,10 +40,12 @@ class Entry:
         "cost",
         "created",
         "dead_after",
+        "etag",
         "fresh_until",
         "home",
         "kind",
         "params",
+        "quick_until",
         "tags",
         "value",
         "version",
@@ -68,6 +72,8 @@ class Entry:
         self.tags = tags
         self.params = params
         self.version = version
+        self.quick_until = fresh_until
+        self.etag: str | None = None
         self.home: Any = None
 
     def __repr__(self) -> str:
@@ -75,6 +81,11 @@ class Entry:
             f"<Entry {self.kind}: {self.value!r}, created {self.created:.3f}, "
             f"fresh until {self.fresh_until:.3f}, dead after {self.dead_after:.3f}>"
         )
+
+    def expire(self, now: float) -> None:
+        """Let it be fresh no longer."""
+        self.fresh_until = min(self.fresh_until, now)
+        self.quick_until = min(self.quick_until, now)
 
     def with_value(self, value: Any) -> Entry:
         """Return an entry that differs in its value alone."""

@@ -13,6 +13,9 @@
     ├── Unsupported (NotImplementedError)   the storage has no such operation
     ├── RecursiveLoad (RuntimeError)        a load that waits for itself
     ├── WaitTimeout (TimeoutError)          a lease was not free in time
+    ├── LoadTimeout (TimeoutError)          a load took longer than timeout=
+    ├── LoadFailed (RuntimeError)           a load asked for the old value, and there is none
+    ├── Overloaded (RuntimeError)           max_loads= loads run already
     └── StorageError                        the storage is in trouble
         ├── StorageTimeout (TimeoutError)   … it did not answer in time
         └── InvalidationFailed              … an invalidation may not have reached it
@@ -28,6 +31,9 @@ __all__ = [
     "ConfigurationError",
     "GecasoError",
     "InvalidationFailed",
+    "LoadFailed",
+    "LoadTimeout",
+    "Overloaded",
     "PackError",
     "RecursiveLoad",
     "StorageError",
@@ -110,6 +116,18 @@ class RecursiveLoad(GecasoError, RuntimeError):
 
 class WaitTimeout(GecasoError, TimeoutError):
     """A lease held by somebody else was not free in time."""
+
+
+class LoadTimeout(GecasoError, TimeoutError):
+    """A load took longer than the caller's ``timeout``; it was cancelled if nobody else waits."""
+
+
+class LoadFailed(GecasoError, RuntimeError):
+    """A load gave up with `gecaso.current_load().fail()`, and there is no old value to serve."""
+
+
+class Overloaded(GecasoError, RuntimeError):
+    """``max_loads`` loads of this cache run already, and ``overload="raise"`` was chosen."""
 
 
 class StorageError(GecasoError):

@@ -19,6 +19,8 @@ __all__ = [
     "Load",
     "LostLease",
     "Miss",
+    "RefreshFailed",
+    "Stale",
     "StorageFailed",
     "Uncacheable",
 ]
@@ -56,6 +58,20 @@ class Fenced(_Event):
 
 class LostLease(_Event):
     """A load took so long, or its process was so busy, that its lease was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale(_Event):
+    """An old value was served; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshFailed(_Event):
+    """A load in the background failed; the old value stays."""
+
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         Load,
         LostLease,
         Miss,
+        RefreshFailed,
+        Stale,
         StorageFailed,
         Uncacheable,
     )
@@ -46,6 +48,8 @@ __all__ = [
     "Load",
     "LostLease",
     "Miss",
+    "RefreshFailed",
+    "Stale",
     "StorageFailed",
     "Uncacheable",
     "active",
@@ -54,6 +58,7 @@ __all__ = [
     "listening",
     "on_change",
     "subscribe",
+    "tell",
 ]
 
 logger = logging.getLogger("gecaso")
@@ -84,10 +89,15 @@ def active() -> bool:
 def emit(event: Event) -> None:
     """Hand the event to every hook."""
     for hook in hooks:
-        try:
-            hook(event)
-        except Exception:  # a listener must not hurt who it listens to
-            logger.exception("a hook failed on %r", event)
+        tell(hook, event)
+
+
+def tell(hook: Hook, event: Event) -> None:
+    """Hand the event to one hook."""
+    try:
+        hook(event)
+    except Exception:  # a listener must not hurt who it listens to
+        logger.exception("a hook failed on %r", event)
 
 
 def subscribe(hook: Hook) -> Callable[[], None]:

@@ -19,11 +19,13 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from enum import Enum
+from math import inf
 from typing import Any, Final, Literal, cast
 
 from gecaso.errors import RecursiveLoad
@@ -172,10 +174,31 @@ class Flights:
     def __repr__(self) -> str:
         return f"<Flights: {len(self.open)} in the air>"
 
-    def join(self, key: Hashable, loop: AbstractEventLoop | None) -> tuple[Flight, Waiter, bool]:
+    def begin(self, key: Hashable, loop: AbstractEventLoop | None) -> Flight | None:
+        """Return a new flight of ``key`` without callers; None if there is one already.
+
+        It has the place of a caller who never leaves, so that it flies to its landing.
+        """
+        gone: list[Any] = []
+        with self._lock:
+            other = self.open.get(key)
+            if other is not None and other.is_lost():
+                gone = self._take_lost()
+                other = None
+            flight = None
+            if other is None:
+                flight = self.open[key] = Flight(key, loop)
+                flight.joined = flight.present = 1
+        gone.clear()
+        return flight
+
+    def join(
+        self, key: Hashable, loop: AbstractEventLoop | None, *, behind: bool = False
+    ) -> tuple[Flight, Waiter, bool]:
         """Return the flight of ``key``, this caller's place in it, and whether it must fly it.
 
-        Raises `RecursiveLoad` if that flight waits, directly or not, for the caller's own.
+        A new flight that flies ``behind`` its callers goes on when they have left. Raises
+        `RecursiveLoad` if the flight waits, directly or not, for the caller's own.
         """
         waiter = Waiter(loop)
         own = current_flight.get()
@@ -188,6 +211,7 @@ class Flights:
             mine = flight is None
             if flight is None:
                 flight = Flight(key, loop)
+                flight.present = int(behind)
             if own is not None and own.outcome is None:
                 self._check_circle(own, flight)
                 if own.waits_for is None:
@@ -197,7 +221,7 @@ class Flights:
             waiter.place = flight.joined
             flight.joined += 1
             flight.present += 1
-            if not mine or loop is not None:
+            if not mine or loop is not None or behind:
                 flight.waiters.append(waiter)
         gone.clear()
         return flight, waiter, mine
@@ -353,11 +377,12 @@ async def wait(flight: Flight, waiter: Waiter) -> None:
             return
 
 
-def wait_blocking(flight: Flight, waiter: Waiter) -> None:
-    """Wait, in a thread, until the flight has landed or is lost."""
+def wait_blocking(flight: Flight, waiter: Waiter, limit: float = inf) -> None:
+    """Wait, in a thread, until the flight has landed or is lost, at most ``limit`` seconds."""
     assert waiter.event is not None
-    while not waiter.event.wait(FOREIGN_CHECK):
-        if flight.is_lost():
+    give_up = time.monotonic() + limit
+    while not waiter.event.wait(min(FOREIGN_CHECK, max(0.0, give_up - time.monotonic()))):
+        if flight.is_lost() or time.monotonic() >= give_up:
             return
 
 

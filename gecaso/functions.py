@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gecaso import events
+from gecaso import events, switch
 from gecaso.calls import Call, Counters
 from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
@@ -50,7 +50,8 @@ class Stats:
     ``joined`` the calls that shared another's load; ``errors`` the loads that raised; ``fenced``
     the values not stored because of an invalidation; ``lost`` those whose lease was lost;
     ``uncacheable`` those that were not to be, or could not be, stored; ``storage_errors`` the
-    operations of the storage that failed.
+    operations of the storage that failed; ``stale`` the calls that were served an old value;
+    ``refreshes`` the loads in the background.
     """
 
     hits: int
@@ -62,6 +63,8 @@ class Stats:
     lost: int
     uncacheable: int
     storage_errors: int
+    stale: int
+    refreshes: int
 
 
 class Function:
@@ -129,10 +132,15 @@ class Function:
         if not self.is_async:
             miss: Callable[..., Any] = self._plain_miss
         else:
-            miss = self._miss if local is not None else self._network_miss()
+            quick = local is None and self.policy.refresh_after is self.policy.load is None
+            miss = self._network_miss() if quick else self._miss
         if self.keying.is_method and self.keying.options.on_key_error == "call":
             miss = functools.partial(self._miss_or_call, miss)
-        if local is None or events.hooks:
+        if self.policy.bypass is not None:
+            miss = functools.partial(self._miss_unless, self.policy.bypass, miss)
+        if switch.is_off():
+            miss = self._uncached_miss
+        if local is None or events.hooks or self._asks_first():
             # Every call takes the long way: over a network, or to tell the hooks.
             self.compiled.bind(None, _no_time, None, miss)
         else:
@@ -174,6 +182,27 @@ class Function:
             self._key_failed(error)
             return self.uncached(*args, **kwargs)
         return miss(typed_key, args, kwargs)
+
+    def _asks_first(self) -> bool:
+        """Whether a hit, too, takes the long way."""
+        return bool(self.policy.bypass or self.policy.load or switch.is_off())
+
+    def _miss_unless(
+        self,
+        bypass: Callable[..., object],
+        miss: Callable[..., Any],
+        typed_key: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        if bypass(*args, **kwargs):
+            return self.uncached(*args, **kwargs)
+        return miss(typed_key, args, kwargs)
+
+    def _uncached_miss(
+        self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        return self.uncached(*args, **kwargs)
 
     def _plain_miss(self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return run_now(self._miss(typed_key, args, kwargs))
@@ -221,7 +250,7 @@ class Function:
 
         partition = self.loading.local.partition(owner)
         self._owners[number] = (weakref.ref(instance, gone), owner)
-        if not events.hooks:
+        if not (events.hooks or self._asks_first()):
             self._instances[number] = partition.entries
 
     def _key_failed(self, error: BaseException) -> None:
@@ -253,6 +282,8 @@ class Function:
             lost=counters.lost,
             uncacheable=counters.uncacheable,
             storage_errors=counters.storage_errors,
+            stale=counters.stale,
+            refreshes=counters.refreshes,
         )
 
     def cache_info(self) -> CacheInfo:
@@ -294,6 +325,23 @@ class Function:
             self.writing.clear_now(owner)
         for _, owner in list(self._owners.values()):
             self.writing.clear_now(owner)
+
+    def keys_now(self, instance: object = None) -> list[Key]:
+        """Return the keys that are stored, of one instance or of all."""
+        keying, local = self.keying, self.loading.local
+        if local is None or keying.owner is DIRECT:
+            raise Unsupported(
+                f"{self!r} cannot list its keys: "
+                + (
+                    "they are its own only by their text"
+                    if keying.owner is DIRECT
+                    else "its storage is shared, and cannot tell whose keys it holds"
+                )
+            )
+        if instance is not None and keying.is_method:
+            return local.keys_now(owner_of_instance(keying.owner, instance))
+        owners = {keying.owner, keying.instance_owner, *(o for _, o in list(self._owners.values()))}
+        return [key for owner in owners for key in local.keys_now(owner)]
 
     def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, refresh: bool) -> Call:
         positional, named = self.compiled.split(*args, **kwargs)

@@ -69,6 +69,12 @@ class LocalStorage(EntryStorage):
         """Return the number of entries of an owner."""
         return len(self.partition(owner).entries)
 
+    def keys_now(self, owner: Owner) -> list[Key]:
+        """Return the keys of an owner whose entries are not dead."""
+        now = self.clock()
+        entries = list(self.partition(owner).entries.items())
+        return [Key(owner, typed) for typed, entry in entries if now < entry.dead_after]
+
     def fetch_now(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         now = self.clock()
         with self.leases.lock:
@@ -147,7 +153,7 @@ class LocalStorage(EntryStorage):
     def expire(self, key: Key) -> None:
         entry = self.read(key)
         if entry is not None:
-            entry.fresh_until = min(entry.fresh_until, self.clock())
+            entry.expire(self.clock())
 
     def evict_now(self, keys: Iterable[Key]) -> None:
         with self.leases.lock:

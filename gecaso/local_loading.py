@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from math import inf
 
-from gecaso.calls import Call
+from gecaso.calls import Call, Counters
 from gecaso.colours import Colour
 from gecaso.entry import Busy, Entry, Lease
+from gecaso.error_values import bare_copy
 from gecaso.errors import PackError
-from gecaso.flight import Flight, Outcome
+from gecaso.flight import ABANDONED, Flight, Outcome
+from gecaso.keys import Key
 from gecaso.loading import Loading
+from gecaso.policy import Policy
 from gecaso.storage import LocalStorage
 from gecaso.waiting import steps
 
@@ -27,32 +31,48 @@ class LocalLoading(Loading):
     async def look(self, call: Call, colour: Colour) -> Entry | None:
         return self._store.fetch_one(call.key)
 
+    async def look_many(
+        self, keys: Iterable[Key], policy: Policy, counters: Counters, colour: Colour
+    ) -> dict[Key, Entry]:
+        return self._store.fetch_now(keys)
+
     async def _fly(self, flight: Flight, call: Call, colour: Colour) -> Outcome:
         # A lease in this process needs no renewal: its holder cannot fall silent unnoticed.
         early = flight.joined
         lease: Lease | Busy | None = self._store.lease_one(call.key, inf)
         if isinstance(lease, Busy):
+            if call.is_behind and call.is_refresh:
+                return ABANDONED  # somebody loads it already
             waited = await self._wait(flight, call, colour, lease, early)
             if isinstance(waited, Outcome):
                 return waited
             lease, early = waited
         if lease is None:
             return await self._fly_without(call, colour, early)
-        if lease.seen is not None:
+        if lease.seen is not None or call.is_behind:
             outcome = self._outcome_of(call, lease.seen, early)
             if outcome is not None:
                 self._store.leases.give_back(lease)
                 return outcome
+            call.old = lease.seen
         try:
             value, cost = await self._load(call, colour)
             is_stored = self._commit(call, lease, self._entry(call, value, cost))
         except BaseException as error:
-            fenced = not self._store.leases.give_back(lease)
+            fenced = self._end(call, lease, error)
             if not isinstance(error, Exception):
                 raise
             # Who joined after an invalidation starts over: the failure is older than that.
             return Outcome(error=error, upto=early if fenced else None)
         return Outcome(value, upto=None if is_stored else early)
+
+    def _end(self, call: Call, lease: Lease, error: BaseException) -> bool:
+        """End the lease of a load that failed; return whether it was killed meanwhile."""
+        if isinstance(error, Exception) and call.policy.error_ttl:
+            entry = self._error_entry(call, error, bare_copy(error))
+            if entry is not None:
+                return not self._commit(call, lease, entry)
+        return not self._store.leases.give_back(lease)
 
     def _commit(self, call: Call, lease: Lease, entry: Entry) -> bool:
         try:

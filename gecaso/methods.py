@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from gecaso.functions import Function, Stats
-from gecaso.operations import COLOURLESS, OPERATIONS, AsyncOperations, PlainOperations
+from gecaso.operations import (
+    COLOURLESS,
+    OF_A_CALL,
+    OPERATIONS,
+    AsyncOperations,
+    PlainOperations,
+)
 
 __all__ = ["Method", "as_function", "is_in_class_body"]
 
@@ -152,9 +159,16 @@ class Bound(functools.partial[Any]):
     def clear(self) -> Any:
         return vars(self.func)["clear"](*self.args)
 
+    def keys(self) -> Any:
+        return vars(self.func)["keys"](*self.args)
+
+    def map(self, *iterables: Iterable[Any]) -> Any:
+        bound = [itertools.repeat(one) for one in self.args]
+        return vars(self.func)["map"](*bound, *iterables)
+
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.func, name)
-        if name in ("key", "peek", "refresh", "invalidate", "future"):
+        if name in OF_A_CALL:
             return functools.partial(value, *self.args)
         return value
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
 from gecaso import events
+from gecaso.base import PROBE
 from gecaso.calls import Call, Counters
 from gecaso.colours import ASYNC, Colour
 from gecaso.entry import Busy, Entry, Lease, new_token
+from gecaso.error_values import packed_error
 from gecaso.errors import PackError, StorageError
-from gecaso.flight import Flight, Outcome
+from gecaso.flight import ABANDONED, Flight, Outcome
 from gecaso.guard import guard_of
 from gecaso.keeper import Keeper
 from gecaso.keys import Key
 from gecaso.loading import Loading
+from gecaso.policy import Policy
 from gecaso.storage import EntryStorage
 from gecaso.waiting import steps
 
@@ -65,6 +68,13 @@ class NetworkLoading(Loading):
 
     async def _lookup(self, key: Key) -> Entry | None:
         return await self.storage.lookup(key)
+
+    async def look_many(
+        self, keys: Iterable[Key], policy: Policy, counters: Counters, colour: Colour
+    ) -> dict[Key, Entry]:
+        wanted = [key for key in keys if key not in self._guard.pending]
+        call = Call(PROBE, _no_load, policy, counters)  # whose trouble is that of all of them
+        return await self._try(call, colour, "look up", self.storage.fetch, wanted) or {}
 
     async def obtain_quickly(
         self, key: Key, counters: Counters, make_call: Callable[[*Ts], Call], *args: *Ts
@@ -120,6 +130,11 @@ class NetworkLoading(Loading):
         except GeneratorExit:  # the loop is gone, and the lease will run over
             raise
         except BaseException as error:
+            if isinstance(error, Exception) and call.policy.error_ttl:
+                entry = self._error_entry(call, error, packed_error(error))
+                if entry is not None:
+                    is_stored = await self._commit(call, colour, taken, entry)
+                    return Outcome(error=error, upto=None if is_stored else taken.early)
             upto = await self._give_up(flight, call, colour, taken)
             if not isinstance(error, Exception):
                 raise
@@ -189,6 +204,8 @@ class NetworkLoading(Loading):
             ready = await self._lease(flight, call, colour)
             if not isinstance(ready, Busy):
                 return ready
+            if call.is_behind and call.is_refresh:
+                return ABANDONED  # another process loads it already
             left = give_up - time.monotonic()
             if left <= 0:
                 return _Without(upto=flight.mark())
@@ -215,6 +232,7 @@ class NetworkLoading(Loading):
         taken = _Taken(answer[0], answer[1], mark)
         outcome = self._outcome_of(call, taken.lease.seen, mark)
         if outcome is None:
+            call.old = taken.lease.seen
             return taken
         await self._release(call, colour, taken)
         return outcome
@@ -266,6 +284,10 @@ class NetworkLoading(Loading):
             guard.breaker.succeeded()
         return result
 
+    def _is_out_of_reach(self, call: Call) -> bool:
+        guard = self._guard
+        return (call.is_cut_off or guard.breaker.is_open) and call.key not in guard.pending
+
     async def _work(self) -> None:
         self._guard.work()
 
@@ -282,6 +304,10 @@ class NetworkLoading(Loading):
         self._guard.failed(name, error, call.key)
         if call.policy.on_storage_error == "raise":
             raise error
+
+
+def _no_load() -> None:
+    raise AssertionError("a call that only looks does not load")
 
 
 async def _hand_back(

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from gecaso.durations import Duration, seconds
 from gecaso.errors import ConfigurationError, UnknownOption
+from gecaso.freshness import XFetch
 
 __all__ = ["Policy", "Ttl", "nearest_name", "unknown_option"]
 
@@ -15,6 +16,12 @@ Ttl = Duration | Callable[[Any], Duration | None] | None
 """A length of time, None for ever, or a function of the value that gives either."""
 
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
+NO_ERRORS: Mapping[type[Exception], float] = MappingProxyType({})
+
+DURATIONS = ("lease_seconds", "invalidate_timeout", "retry_after", "max_load_time")
+MAYBE_DURATIONS = ("wait_timeout", "soft_timeout", "timeout")
+WINDOWS = ("stale_while_revalidate", "stale_if_error")
+FUNCTIONS = ("bypass", "condition", "dump", "load", "on_evict", "on_load", "on_promote", "scope")
 
 
 class Policy(NamedTuple):
@@ -28,6 +35,26 @@ class Policy(NamedTuple):
     on_invalidate_error: Literal["raise", "journal"] = "raise"
     invalidate_timeout: float = 2.0
     params: Mapping[str, Any] = NO_PARAMS
+    # --- freshness ----------------------------------------------------------------------------
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    retry_after: float = 30.0
+    refresh_after: float | XFetch | None = None
+    jitter: float = 0.0
+    soft_timeout: float | None = None
+    timeout: float | None = None
+    error_ttl: Mapping[type[Exception], float] = NO_ERRORS
+    # --- the load itself ----------------------------------------------------------------------
+    max_load_time: float = 300.0
+    scope: Callable[[], Any] | None = None
+    overload: Literal["wait", "stale", "raise"] = "wait"
+    bypass: Callable[..., object] | None = None
+    placeholder: Any = None
+    dump: Callable[[Any], Any] | None = None
+    load: Callable[[Any], Any] | None = None
+    on_load: Callable[[Any], object] | None = None
+    on_promote: Callable[[Any], object] | None = None
+    on_evict: Callable[[Any], object] | None = None
 
     @classmethod
     def make(cls, base: Self | None = None, /, **options: Any) -> Self:
@@ -42,17 +69,74 @@ class Policy(NamedTuple):
         ttl = self.ttl
         if ttl is not None and not callable(ttl):
             ttl = seconds(ttl)
-        if self.condition is not None and not callable(self.condition):
-            raise TypeError(f"condition must be a function of the value, not {self.condition!r}")
+        for name in FUNCTIONS:
+            _check_function(name, getattr(self, name))
         _check_choice("on_storage_error", self.on_storage_error, ("load", "raise"))
         _check_choice("on_invalidate_error", self.on_invalidate_error, ("raise", "journal"))
-        wait = self.wait_timeout
-        return self._replace(
+        _check_choice("overload", self.overload, ("wait", "stale", "raise"))
+        if not 0 <= self.jitter < 1:
+            raise ValueError(
+                f"jitter is a fraction of the ttl from 0 to below 1, not {self.jitter!r}"
+            )
+        refresh_after: Any = self.refresh_after
+        if refresh_after is not None and not isinstance(refresh_after, XFetch):
+            refresh_after = seconds(refresh_after, option="refresh_after")
+        times: dict[str, Any] = {
+            name: seconds(getattr(self, name), option=name) for name in DURATIONS
+        }
+        for name in MAYBE_DURATIONS:
+            value = getattr(self, name)
+            times[name] = None if value is None else seconds(value, option=name)
+        for name in WINDOWS:
+            times[name] = _window(name, getattr(self, name))
+        made = self._replace(
             ttl=ttl,
-            lease_seconds=seconds(self.lease_seconds, option="lease_seconds"),
-            wait_timeout=None if wait is None else seconds(wait, option="wait_timeout"),
-            invalidate_timeout=seconds(self.invalidate_timeout, option="invalidate_timeout"),
+            refresh_after=refresh_after,
+            error_ttl=_error_ttl(self.error_ttl),
             params=MappingProxyType(dict(self.params)),
+            **times,
+        )
+        made._check_together()
+        return made
+
+    def _check_together(self) -> None:
+        stale = self.stale_while_revalidate or self.stale_if_error
+        if self.soft_timeout is not None and not self.stale_if_error:
+            raise ConfigurationError(
+                "soft_timeout= serves the old value while a load is slow, and without "
+                "stale_if_error= no old value is kept; give both"
+            )
+        if self.ttl is None and (stale or self.refresh_after is not None or self.jitter):
+            if isinstance(self.refresh_after, float) and not (stale or self.jitter):
+                return  # refreshed by age, and kept for ever
+            raise ConfigurationError(
+                "stale_while_revalidate=, stale_if_error=, jitter= and refresh_after=XFetch() "
+                "count from the end of the ttl: give a ttl= as well"
+            )
+        ttl = self.ttl
+        if (
+            isinstance(ttl, float)
+            and isinstance(self.refresh_after, float)
+            and self.refresh_after >= ttl
+        ):
+            raise ConfigurationError(
+                f"refresh_after={self.refresh_after:g} never comes before the end of ttl={ttl:g}; "
+                "it must be shorter"
+            )
+
+    @property
+    def serves_old(self) -> bool:
+        """Whether an old value may be served."""
+        return bool(self.stale_while_revalidate or self.stale_if_error)
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether a storage must know when a value was stored and how long it lives."""
+        return bool(
+            self.stale_while_revalidate
+            or self.stale_if_error
+            or self.refresh_after
+            or self.error_ttl
         )
 
     def ttl_of(self, value: Any) -> float | None:
@@ -63,6 +147,25 @@ class Policy(NamedTuple):
         if ttl is None or type(ttl) is float:
             return ttl
         return seconds(ttl)
+
+
+def _window(name: str, value: Any) -> float:
+    return 0.0 if value is None or value == 0 else seconds(value, option=name)
+
+
+def _error_ttl(given: Mapping[type[Exception], Any]) -> Mapping[type[Exception], float]:
+    for kind in given:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(
+                "error_ttl= maps classes of exceptions to times, such as {KeyError: 10}; "
+                f"{kind!r} is no class of exceptions"
+            )
+    return MappingProxyType({kind: seconds(ttl, option="error_ttl") for kind, ttl in given.items()})
+
+
+def _check_function(option: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{option} must be a function, not {value!r}")
 
 
 def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:

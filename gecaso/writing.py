@@ -7,12 +7,12 @@ the storage, which kills the leases.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from math import inf
 from typing import Any
 
 from gecaso import events
 from gecaso.colours import Colour
 from gecaso.entry import Entry, new_token
+from gecaso.freshness import quick_until, times_of
 from gecaso.keys import Key, Owner
 from gecaso.loading import Loading
 from gecaso.policy import Policy
@@ -30,21 +30,30 @@ class Writing:
     async def put(self, key: Key, value: Any, policy: Policy, colour: Colour) -> None:
         """Store a value that the caller has; a load that is under way will not be stored."""
         now = self._storage.now()
-        ttl = policy.ttl_of(value)
-        until = inf if ttl is None else now + ttl
-        entry = Entry(value, now, until, until, params=policy.params, version=new_token())
+        fresh_until, dead_after = times_of(policy, policy.ttl_of(value), now, self._loading.draw)
+        if policy.dump is not None:
+            value = policy.dump(value)
+        entry = Entry(
+            value, now, fresh_until, dead_after, params=policy.params, version=new_token()
+        )
+        entry.quick_until = quick_until(policy, entry)
 
         async def apply() -> None:
             await self._storage.store({key: entry})
 
         await self._apply((key,), apply, policy, colour, is_put=True)
 
-    async def invalidate(self, keys: Iterable[Key], policy: Policy, colour: Colour) -> None:
-        """Remove the values of keys; loads that are under way will not be stored."""
+    async def invalidate(
+        self, keys: Iterable[Key], policy: Policy, colour: Colour, *, keep_stale: bool = False
+    ) -> None:
+        """Remove the values of keys; loads that are under way will not be stored.
+
+        With ``keep_stale`` the values are no longer fresh, and may be served where a load fails.
+        """
         keys = tuple(keys)
 
         async def apply() -> None:
-            await self._storage.discard(keys)
+            await self._storage.discard(keys, keep_stale=keep_stale)
 
         await self._apply(keys, apply, policy, colour, is_put=False)
 
@@ -58,6 +67,7 @@ class Writing:
         is_put: bool,
     ) -> None:
         guard = self._loading.guard
+        self._loading.forget_failure(keys)
         if guard is None:
             self._loading.flights.detach(keys)
             await apply()  # an in-process storage neither fails nor waits

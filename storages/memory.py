@@ -143,7 +143,13 @@ class MemoryStorage(LocalStorage):
         shelf = self._shelves.get(id(key.owner))
         entry = None if shelf is None else shelf.entries.get(key.typed)
         if entry is not None:
-            entry.fresh_until = min(entry.fresh_until, self.clock())
+            entry.expire(self.clock())
+
+    def keys_now(self, owner: Owner) -> list[Key]:
+        now = self.clock()
+        shelf = self._shelves.get(id(owner))
+        entries = [] if shelf is None else list(shelf.entries.items())
+        return [Key(owner, typed) for typed, entry in entries if now < entry.dead_after]
 
     def count_now(self, owner: Owner) -> int:
         shelf = self._shelves.get(id(owner))

@@ -140,6 +140,8 @@ class Packer:
             fields["tags"] = dict(entry.tags)
         if entry.params:
             fields["params"] = dict(entry.params)
+        if entry.etag is not None:
+            fields["etag"] = entry.etag
         return self._seal(entry.value, ENTRY, entry_head(entry), fields, key)
 
     def unpack_entry(self, data: Buffer, *, key: bytes = b"") -> Entry:
@@ -160,7 +162,9 @@ class Packer:
         frame, fields, value = self._open(data, key)
         if frame.times is None:
             raise UnpackError("the data is a packed value, but not an entry")
-        return Entry(value, *frame.times, *_described(fields), frame.version)
+        entry = Entry(value, *frame.times, *_described(fields), frame.version)
+        entry.etag = _etag(fields)
+        return entry
 
     def _seal(
         self, value: object, flags: int, head: bytes, fields: Mapping[str, object], key: bytes
@@ -277,6 +281,13 @@ def _names(fields: dict[Any, Any]) -> dict[str, Any]:
     if not all(type(name) is str for name in fields):
         raise UnpackError("the data is damaged: its fields have no names")
     return fields
+
+
+def _etag(fields: Mapping[str, Any]) -> str | None:
+    etag = fields.get("etag")
+    if not (etag is None or type(etag) is str):
+        raise UnpackError("the data is damaged: its etag is no text")
+    return etag
 
 
 def _described(fields: Mapping[str, Any]) -> tuple[Kind, Mapping[str, bytes], Mapping[str, Any]]:
