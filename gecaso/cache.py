@@ -339,8 +339,8 @@ def _check_times(storage: EntryStorage, policy: Policy) -> None:
     if policy.needs_times and not storage.keeps_times:
         raise ConfigurationError(
             f"{storage!r} does not know when a value was stored, which old values, cached errors "
-            "and refreshes need; make it an EntryStorage, with the methods now, fetch, lease, renew, "
-            "commit, release, store, discard and evict"
+            "and refreshes need; make it an EntryStorage, with the methods now, fetch, lease, "
+            "renew, commit, release, store, discard and evict"
         )
 
 

@@ -90,7 +90,8 @@ class Call:
         self.max_age = max_age
         self.old: Entry | None = None
         self.notes: CurrentLoad | None = None
-        self.started = 0.0 if policy.timeout is policy.soft_timeout is None else time.monotonic()
+        untimed = policy.timeout is None and policy.soft_timeout is None
+        self.started = 0.0 if untimed else time.monotonic()
 
     def behind(self, old: Entry | None) -> Call:
         """Return the same call as a refresh of ``old`` in the background."""

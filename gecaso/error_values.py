@@ -8,7 +8,7 @@ derived from them, are ever built again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from gecaso.failure import faithful_copy
 
@@ -42,14 +42,16 @@ def revived_error(stored: Any, kinds: Iterable[type[Exception]]) -> BaseExceptio
     """Return a new error like the one stored; None if it is of none of these ``kinds``."""
     if isinstance(stored, BaseException):
         return bare_copy(stored)
-    if not (type(stored) is list and len(cast("list[Any]", stored)) == 3):
-        return None
-    name, args, state = cast("list[Any]", stored)
+    match stored:
+        case [str(name), list() as args, dict() as state]:
+            pass
+        case _:
+            return None
     for cls in _with_subclasses(kinds):
-        if _name(cls) == name and type(args) is list and type(state) is dict:
+        if _name(cls) == name:
             error: BaseException = cls.__new__(cls, *args)
-            error.args = tuple(cast("list[Any]", args))
-            error.__dict__.update(cast("dict[str, Any]", state))
+            error.args = tuple(args)  # pyright: ignore[reportUnknownArgumentType] - checked above
+            error.__dict__.update(state)  # pyright: ignore[reportUnknownArgumentType] - checked above
             return error
     return None
 

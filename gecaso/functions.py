@@ -132,8 +132,8 @@ class Function:
         if not self.is_async:
             miss: Callable[..., Any] = self._plain_miss
         else:
-            quick = local is None and self.policy.refresh_after is self.policy.load is None
-            miss = self._network_miss() if quick else self._miss
+            slow = local is not None or self.policy.refresh_after or self.policy.load
+            miss = self._miss if slow else self._network_miss()
         if self.keying.is_method and self.keying.options.on_key_error == "call":
             miss = functools.partial(self._miss_or_call, miss)
         if self.policy.bypass is not None:

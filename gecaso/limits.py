@@ -54,25 +54,26 @@ class LoadLimit:
         if self in held:
             yield
             return
-        limiter = None
+        async with self._place(colour):
+            _holding.set((*held, self))
+            try:
+                yield
+            finally:
+                with contextlib.suppress(ValueError):  # ended from another context: with its loop
+                    _holding.set(held)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, colour: Colour) -> AsyncGenerator[None, None]:
         if colour.awaits:
-            limiter = self._limiters.get()
-            borrower = object()
-            await limiter.acquire_on_behalf_of(borrower)
-        else:
-            self._room.acquire()
+            async with self._limiters.get():
+                yield
+            return
+        with self._room:
             self._count(1)
-        _holding.set((*held, self))
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ValueError):  # ended from another context: with its loop
-                _holding.set(held)
-            if limiter is not None:
-                limiter.release_on_behalf_of(borrower)
-            else:
+            try:
+                yield
+            finally:
                 self._count(-1)
-                self._room.release()
 
     def _count(self, by: int) -> None:
         with self._lock:

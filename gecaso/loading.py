@@ -189,8 +189,9 @@ class Loading(Loads, ABC):
         if limit == inf:
             await flight.wait(shared, waiter)
             return True
+        scope = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with scope:
                 await flight.wait(shared, waiter)
         except TimeoutError:
             if not scope.expired():

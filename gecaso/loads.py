@@ -77,10 +77,10 @@ class Loads:
         limit = policy.max_load_time if call.is_behind else policy.timeout
         scope = policy.scope if call.is_behind else None
         option = "max_load_time" if call.is_behind else "timeout"
+        clock = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as clock:
-                async with contextlib.nullcontext() if scope is None else scope():
-                    return await call.load()
+            async with clock, contextlib.nullcontext() if scope is None else scope():
+                return await call.load()
         except TimeoutError as error:
             if not clock.expired():
                 raise

@@ -131,9 +131,9 @@ class NetworkLoading(Loading):
             raise
         except BaseException as error:
             if isinstance(error, Exception) and call.policy.error_ttl:
-                entry = self._error_entry(call, error, packed_error(error))
-                if entry is not None:
-                    is_stored = await self._commit(call, colour, taken, entry)
+                negative = self._error_entry(call, error, packed_error(error))
+                if negative is not None:
+                    is_stored = await self._commit(call, colour, taken, negative)
                     return Outcome(error=error, upto=None if is_stored else taken.early)
             upto = await self._give_up(flight, call, colour, taken)
             if not isinstance(error, Exception):
