@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from gecaso.testing.clock import FakeClock
+from gecaso.testing.contract import StorageContract
 
-__all__ = ["FakeClock"]
+__all__ = ["FakeClock", "StorageContract"]
