@@ -7,8 +7,8 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from gecaso.base import BaseStorage
 from gecaso.testing.contract_stage import ContractBase, Stage, run, scene, skip, the
@@ -53,19 +53,13 @@ class Closing(ContractBase):
 
     def test_nothing_is_left_behind_when_it_is_closed(self, storage: BaseStorage) -> None:
         on = Stage(self, storage)
-        run(_use(on, closed=True))  # what is kept for good is there from the first use on
-        with _nothing_left("after aclose()"):
-            for _ in range(3):
-                run(_use(on, closed=True))
+        _leaves_nothing(lambda: run(_use(on, closed=True)), "after aclose()")
 
     def test_nothing_is_left_behind_when_the_loop_ends(self, storage: BaseStorage) -> None:
         on = Stage(self, storage)
         on.needs_loops()
         try:
-            run(_use(on, closed=False))
-            with _nothing_left("after the loop has ended"):
-                for _ in range(3):
-                    run(_use(on, closed=False))
+            _leaves_nothing(lambda: run(_use(on, closed=False)), "after the loop has ended")
         finally:
             run(on.leave())
 
@@ -74,17 +68,14 @@ class Closing(ContractBase):
         on.needs_loops()
         if on.second is on.storage:
             skip("another() is not there to make a storage that can be forgotten")
-        make: Callable[[BaseStorage], BaseStorage] = self.another
 
-        async def use() -> None:
-            forgotten = Stage(self, make(storage))
-            await _use(forgotten, closed=False)
+        def use() -> None:
+            run(_use(Stage(self, self.another(storage)), closed=False))
 
-        run(on.leave())
-        with _nothing_left("after the storage was forgotten"):
-            for _ in range(3):
-                run(use())
-        run(on.leave())
+        try:
+            _leaves_nothing(use, "after the storage was forgotten")
+        finally:
+            run(on.leave())
 
 
 async def _use(on: Stage, *, closed: bool) -> None:
@@ -99,14 +90,15 @@ async def _use(on: Stage, *, closed: bool) -> None:
         await on.leave()
 
 
-@contextmanager
-def _nothing_left(when: str) -> Generator[None]:
-    """Fail if there are more descriptors or threads afterwards, or an object was not closed."""
-    gc.collect()
-    descriptors, threads = _descriptors(), set(threading.enumerate())
+def _leaves_nothing(use: Callable[[], None], when: str) -> None:
+    """Fail if each use leaves descriptors, threads, or an object that was not closed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield
+        use()  # what is kept for good is there from the first use on
+        gc.collect()
+        descriptors, threads = _descriptors(), set(threading.enumerate())
+        for _ in range(3):
+            use()
         gc.collect()
     told = [str(one.message) for one in caught if issubclass(one.category, ResourceWarning)]
     the(not told, f"{when} there is a ResourceWarning: {told}")

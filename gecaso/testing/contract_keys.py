@@ -16,7 +16,20 @@ class Colour(enum.Enum):
 
 
 ODD: Final[tuple[object, ...]] = (
-    *("", " ", "a b", "tab\tand\nlines\r\n", "\0", "\x01\x7f\x80", "Ünïcode 🐍 \u2028", "\ud800"),
+    *(
+        "",
+        " ",
+        "a b",
+        "a ",
+        " a",
+        "A",
+        "a",
+        "tab\tand\nlines\r\n",
+        "\0",
+        "\x01\x7f\x80",
+        "Ünïcode 🐍 \u2028",
+        "\ud800",
+    ),
     *("{", "}", "{}", "a{b}c", "%", "%s", "%7B", "%25", "*", "?", "[a-z]", "\\", "'", '"', "`"),
     *("a/b", "../a", "a\\b", "C:", ".", "..", "-", "--", "~", "a~", "a:l", "a}:l", ":", "::", ";"),
     *("NULL", "None", "True", "get a\r\n", "'; DROP TABLE gecaso; --"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from gecaso.base import BaseStorage
 from gecaso.entry import Lease, new_token
@@ -41,7 +42,7 @@ class Loops(ContractBase):
     def test_two_loops_in_two_threads_may_use_it_at_once(self, storage: BaseStorage) -> None:
         on = Stage(self, storage)
         on.needs_loops()
-        both = threading.Barrier(2, timeout=self.patience)
+        both = threading.Barrier(2, timeout=self.patience)  # is broken by who fails
 
         async def use(name: str) -> list[bool]:
             won: list[bool] = []
@@ -56,7 +57,7 @@ class Loops(ContractBase):
             return won
 
         try:
-            first, second = _in_threads(use, ("x", "y"), self.patience)
+            first, second = _in_threads(use, ("x", "y"), both, self.patience)
         finally:
             run(on.leave())
         holders = [one + other for one, other in zip(first, second, strict=True)]
@@ -161,27 +162,27 @@ async def _cancelled(operation: Callable[[], Awaitable[object]], moment: float, 
 
 
 def _in_threads(
-    use: Callable[[str], Awaitable[list[bool]]], names: tuple[str, ...], patience: float
+    use: Callable[[str], Coroutine[Any, Any, list[bool]]],
+    names: tuple[str, ...],
+    meeting: threading.Barrier,
+    patience: float,
 ) -> list[list[bool]]:
     """Run a coroutine in as many threads as there are names, each with a loop of its own."""
     results: dict[str, list[bool]] = {}
     errors: list[BaseException] = []
 
-    async def main(name: str) -> None:
-        async with asyncio.timeout(patience):
-            results[name] = await use(name)
-
     def work(name: str) -> None:
         try:
-            run(main(name))
+            results[name] = run(use(name))
         except BaseException as error:  # noqa: BLE001 - raised in the test's thread
             errors.append(error)
+            meeting.abort()
 
     threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(patience + 5)
+        thread.join(patience)
     if errors:
         raise errors[0]
     the(len(results) == len(names), "a thread that uses the storage hangs")

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from decimal import Decimal
 from typing import Any, Final, NoReturn, TypeVar
 
 from gecaso.adapted import AdaptedStorage
@@ -42,6 +43,8 @@ class ContractBase:
     """Whether the storage keeps anything; False for one that is there to keep nothing."""
     any_loop: bool | None = None
     """Whether it can be used in several event loops; None: if it is an `EntryStorage`."""
+    prompt: float = 2.0
+    """Seconds within which who waits is told, however busy the machine."""
     patience: float = 30.0
     """Seconds that one test may take."""
 
@@ -193,6 +196,15 @@ class Stage:
     async def remove(self, *names: object) -> None:
         await self.storage.remove(*map(self.name, names))
 
+    async def get_many(self, *names: object) -> dict[Any, Any]:
+        """Ask for many values, by what `name` gives."""
+        try:
+            got = await self.storage.get_many([self.name(name) for name in names])
+        except KeyError as error:
+            raise AssertionError("get_many() raised KeyError for what is not there") from error
+        the(type(got) is dict, f"get_many() returns a dict, not {short(got)}")
+        return got
+
     async def has(self, name: object) -> bool:
         try:
             await self.get(name)
@@ -239,15 +251,15 @@ class Stage:
     ) -> Lease:
         """Take a lease, which must be free."""
         got = await self.ask(name, by=by, seconds=seconds)
-        the(isinstance(got, Lease), f"the lease of {short(name)} should be free, and is {got!r}")
-        assert isinstance(got, Lease)
+        if not isinstance(got, Lease):
+            raise AssertionError(f"the lease of {short(name)} should be free, and is {got!r}")
         return got
 
     async def busy(self, name: object, *, by: EntryStorage | None = None) -> Busy:
         """Ask for a lease, which must be somebody else's."""
         got = await self.ask(name, by=by)
-        the(isinstance(got, Busy), f"the lease of {short(name)} was given away twice")
-        assert isinstance(got, Busy)
+        if not isinstance(got, Busy):
+            raise AssertionError(f"the lease of {short(name)} was given away twice")
         return got
 
     async def ask(
@@ -306,13 +318,15 @@ def short(value: object) -> str:
 
 def alike(one: Any, other: Any) -> bool:
     """Return whether two values are equal, types included, at every depth."""
-    if type(one) is not type(other):
+    kind: Any = one.__class__
+    if kind is not other.__class__:
         return False
-    if isinstance(one, dict):
-        items: Iterable[tuple[Any, Any]] = one.items()
-        kinds = {(type(key), key) for key in one} == {(type(key), key) for key in other}
-        return kinds and all(alike(value, other[key]) for key, value in items)
-    if isinstance(one, list | tuple):
-        pairs: Iterable[Any] = one  # pyright: ignore[reportUnknownVariableType] - of anything
-        return len(one) == len(other) and all(map(alike, pairs, other))  # pyright: ignore[reportUnknownArgumentType] - of anything
+    if issubclass(kind, dict):
+        return alike(set(one), set(other)) and all(alike(one[key], other[key]) for key in one)
+    if issubclass(kind, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if issubclass(kind, set | frozenset):
+        return {(type(part), part) for part in one} == {(type(part), part) for part in other}
+    if issubclass(kind, float | Decimal):
+        return repr(one) == repr(other)
     return bool(one == other)

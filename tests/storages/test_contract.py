@@ -5,63 +5,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
-from gecaso import (
-    BaseStorage,
-    EntryStorage,
-    Key,
-    LRUStorage,
-    MemoryStorage,
-    NullStorage,
-    pack,
-    unpack,
-)
+from gecaso import EntryStorage, Key, LRUStorage, MemoryStorage, NullStorage
 from gecaso.testing import FakeClock, StorageContract
-
-
-class DictStorage(BaseStorage):
-    """Three methods as they were written for 0.4: whatever is given arrives in ``params``."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, tuple[float, Any]] = {}
-
-    async def get(self, key: str) -> Any:
-        until, value = self.values[key]
-        if time.monotonic() >= until:
-            raise KeyError(key)
-        return value
-
-    async def set(self, key: str, value: Any, **params: Any) -> None:
-        self.values[key] = (time.monotonic() + params.get("ttl", 1e9), value)
-
-    async def remove(self, *keys: str) -> None:
-        for key in keys:
-            self.values.pop(key, None)
-
-
-class PackingStorage(BaseStorage):
-    """Three methods that pack, and know no ttl."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    async def get(self, key: str) -> Any:
-        return unpack(self.values[key])[0]
-
-    async def set(self, key: str, value: Any) -> None:
-        self.values[key] = pack(value)
-
-    async def remove(self, *keys: str) -> None:
-        for key in keys:
-            self.values.pop(key, None)
-
-    async def clear(self) -> None:
-        self.values.clear()
-
+from tests.storages.three_methods import DictStorage, PackingStorage
 
 # --- in this process ------------------------------------------------------------------------------
 

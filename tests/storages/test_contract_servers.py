@@ -11,7 +11,7 @@ from gecaso.storages import MemcachedStorage, RedisStorage
 from gecaso.testing import StorageContract
 from tests.servers import MemcachedServer, RedisServer
 
-GENEROUS = {"timeout": 5.0, "connect_timeout": 5.0}  # a busy machine is no trouble of the storage
+SECONDS = 5.0  # for one operation: a busy machine is no trouble of the storage
 
 
 class TestRedis(StorageContract):
@@ -23,7 +23,8 @@ class TestRedis(StorageContract):
         return self.another(None)
 
     def another(self, storage: Any) -> EntryStorage:
-        return RedisStorage(self.server.url, namespace="t", **GENEROUS)
+        url = self.server.url
+        return RedisStorage(url, namespace="t", timeout=SECONDS, connect_timeout=SECONDS)
 
     async def damage(self, storage: Any, key: Key) -> bool:
         return self.server.command("SET", f"t:{{{key}}}", "garbage") == b"OK"
@@ -40,7 +41,8 @@ class TestMemcached(StorageContract):
         return self.another(None)
 
     def another(self, storage: Any) -> EntryStorage:
-        return MemcachedStorage(self.server.url, namespace="t", **GENEROUS)
+        url = self.server.url
+        return MemcachedStorage(url, namespace="t", timeout=SECONDS, connect_timeout=SECONDS)
 
     async def damage(self, storage: Any, key: Key) -> bool:
         return self.server.command(f"set t:{key} 0 0 7", b"garbage") == [b"STORED"]
