@@ -223,7 +223,7 @@ class EntryStorage(BaseStorage):
 
         A load of this key that is under way will not overwrite it.
         """
-        await self.set_many({key: value}, ttl=ttl)
+        await self.set_many({as_key(key): value}, ttl=ttl)  # the key need not be hashable
 
     async def remove(self, *keys: Any) -> None:
         """Remove the values stored under ``keys``. Loads under way will not be stored."""

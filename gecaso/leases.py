@@ -118,7 +118,7 @@ class LeaseTable:
         lease with `give_back`; whoever invalidates meanwhile waits for that (`committing`).
         """
         with self.lock:
-            if not self.owns(lease):
+            if not self.owns(lease) or self._held[lease.key].committing:
                 return False
             self._held[lease.key].committing = True
             return True

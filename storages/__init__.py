@@ -1,7 +1,7 @@
 """Where values are kept: one module per kind of storage.
 
-The storages in this process are here at once. Those over a network are imported at their first use,
-and their client libraries with them.
+The storages in this process are here at once. The others are imported at their first use, and what
+they need with them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from .null import NullStorage
 if TYPE_CHECKING:
     from .memcached import MemcachedStorage
     from .redis import RedisStorage
+    from .sqlite import SQLiteStorage
 
-__all__ = ["LRUStorage", "MemcachedStorage", "MemoryStorage", "NullStorage", "RedisStorage"]
+__all__ = [
+    "LRUStorage",
+    "MemcachedStorage",
+    "MemoryStorage",
+    "NullStorage",
+    "RedisStorage",
+    "SQLiteStorage",
+]
 
-_LAZY = {"MemcachedStorage": "memcached", "RedisStorage": "redis"}
+_LAZY = {"MemcachedStorage": "memcached", "RedisStorage": "redis", "SQLiteStorage": "sqlite"}
 
 
 def __getattr__(name: str) -> object:

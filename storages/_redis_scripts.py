@@ -87,7 +87,9 @@ def milliseconds(seconds: float) -> int:
 def _expiry(entry: Entry, now: float) -> Command:
     if entry.dead_after == inf:
         return ()
-    return (b"PX", milliseconds(entry.dead_after - now))
+    left = entry.dead_after - now
+    # What is dead already must not be there for even a moment: a moment in 1970 ends it at once.
+    return (b"PX", milliseconds(left)) if left > 0 else (b"PXAT", 1)
 
 
 def _eval(script: bytes, value: bytes, *args: bytes | int) -> Command:

@@ -83,6 +83,7 @@ def test_a_commit_under_way_holds_the_lease_even_when_it_runs_over() -> None:
     assert not table.is_writing(lease)
     assert table.begin_commit(lease)
     assert table.is_writing(lease)
+    assert not table.begin_commit(lease)  # one lease commits once
     clock.advance(20)
     assert busy(table).retry_in == 0.0
     in_the_way = table.seize(KEY)

@@ -3,5 +3,30 @@
 from __future__ import annotations
 
 from gecaso.testing.clock import FakeClock
+from gecaso.testing.contract import StorageContract
+from gecaso.testing.explorer import Exploration, explore
+from gecaso.testing.failures import CannotExplore, Deadlock, Livelock, ScheduleFailed, Unhandled
+from gecaso.testing.history import History
+from gecaso.testing.records import EVERY_KEY, NOTHING, Operation
+from gecaso.testing.staleness import StaleRead, check
+from gecaso.testing.virtual import VirtualLoop, choose
 
-__all__ = ["FakeClock"]
+__all__ = [
+    "EVERY_KEY",
+    "NOTHING",
+    "CannotExplore",
+    "Deadlock",
+    "Exploration",
+    "FakeClock",
+    "History",
+    "Livelock",
+    "Operation",
+    "ScheduleFailed",
+    "StaleRead",
+    "StorageContract",
+    "Unhandled",
+    "VirtualLoop",
+    "check",
+    "choose",
+    "explore",
+]

@@ -1,0 +1,63 @@
+"""Lookups: many names in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from gecaso.entry import Entry
+
+from ._sqlite_files import Files
+from ._sqlite_schema import Link
+from ._sqlite_work import Holder, Unpack
+
+__all__ = ["entries", "holders"]
+
+# How many names a statement has room for; the rest of it is filled up with NULL.
+SIZES: Final = tuple(1 << power for power in range(10))
+TRIES: Final = 3  # to find a file that is replaced while we look
+
+
+def _many(sql: str) -> Mapping[int, str]:
+    return {size: sql.format(", ".join("?" * size)) for size in SIZES}
+
+
+ENTRIES: Final = _many("SELECT name, data, file FROM entries WHERE name IN ({})")
+HOLDERS: Final = _many("SELECT name, token, until FROM leases WHERE name IN ({})")
+
+
+def entries(
+    link: Link, names: Collection[bytes], files: Files, unpack: Unpack
+) -> dict[bytes, Entry]:
+    """Return the entries that are there and can be read."""
+    found: dict[bytes, Entry] = {}
+    for _ in range(TRIES):
+        gone: list[bytes] = []
+        for name, data, file in _select(link, ENTRIES, names):
+            if file is not None and (data := files.map(file)) is None:
+                gone.append(name)
+                continue
+            entry = unpack(name, data)
+            if entry is not None:
+                found[name] = entry
+        if not gone:
+            break
+        names = gone  # they have been replaced since, or their files are lost
+    return found
+
+
+def holders(link: Link, names: Collection[bytes]) -> dict[bytes, Holder]:
+    """Return who has the leases of these names."""
+    return {name: Holder(*holder) for name, *holder in _select(link, HOLDERS, names)}
+
+
+def _select(link: Link, statements: Mapping[int, str], names: Collection[bytes]) -> list[Any]:
+    most = SIZES[-1]
+    if len(names) > most:
+        rest = iter(names)
+        parts: Iterable[list[bytes]] = iter(lambda: list(islice(rest, most)), [])
+        return [row for part in parts for row in _select(link, statements, part)]
+    size = 1 << (len(names) - 1).bit_length() if names else 1
+    filled = (*names, *(None,) * (size - len(names)))
+    return link.db.execute(statements[size], filled).fetchall()
