@@ -42,18 +42,22 @@ def revived_error(stored: Any, kinds: Iterable[type[Exception]]) -> BaseExceptio
     """Return a new error like the one stored; None if it is of none of these ``kinds``."""
     if isinstance(stored, BaseException):
         return bare_copy(stored)
-    match stored:
-        case [str(name), list() as args, dict() as state]:
-            pass
-        case _:
-            return None
+    if not _is(stored, list) or len(stored) != 3:
+        return None
+    name, args, state = stored
+    if not (_is(args, list) and _is(state, dict)):
+        return None
     for cls in _with_subclasses(kinds):
         if _name(cls) == name:
             error: BaseException = cls.__new__(cls, *args)
-            error.args = tuple(args)  # pyright: ignore[reportUnknownArgumentType] - checked above
-            error.__dict__.update(state)  # pyright: ignore[reportUnknownArgumentType] - checked above
+            error.args = tuple(args)
+            error.__dict__.update(state)
             return error
     return None
+
+
+def _is(thing: object, kind: type) -> bool:
+    return type(thing) is kind
 
 
 def _with_subclasses(kinds: Iterable[type[Exception]]) -> Iterator[type[Exception]]:

@@ -153,7 +153,7 @@ def _window(name: str, value: Any) -> float:
     return 0.0 if value is None or value == 0 else seconds(value, option=name)
 
 
-def _error_ttl(given: Mapping[type[Exception], Any]) -> Mapping[type[Exception], float]:
+def _error_ttl(given: Mapping[Any, Any]) -> Mapping[type[Exception], float]:
     for kind in given:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(
