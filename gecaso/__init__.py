@@ -26,7 +26,6 @@ from gecaso.errors import (
     ValueTooLarge,
     WaitTimeout,
 )
-from gecaso.explain import Explanation
 from gecaso.freshness import XFetch
 from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
@@ -35,7 +34,9 @@ from gecaso.storages import LRUStorage, MemoryStorage, NullStorage
 from gecaso.switch import disabled
 
 if typing.TYPE_CHECKING:
+    from gecaso.cache_state import CacheState
     from gecaso.config import register_storage, storage_from_url
+    from gecaso.explain import Explanation
     from gecaso.packing import Packer, pack, unpack
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Busy",
     "Cache",
     "CacheInfo",
+    "CacheState",
     "ConfigurationError",
     "CurrentLoad",
     "Entry",
@@ -86,6 +88,8 @@ __all__ = [
 
 # What knows much of the standard library is imported at its first use.
 _LAZY = {
+    "CacheState": "gecaso.cache_state",
+    "Explanation": "gecaso.explain",
     **dict.fromkeys(("Packer", "pack", "unpack"), "gecaso.packing"),
     **dict.fromkeys(("register_storage", "storage_from_url"), "gecaso.config"),
 }

@@ -9,22 +9,33 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gecaso.errors import ConfigurationError
 from gecaso.loops import start_soon
 
-__all__ = ["Background"]
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup  # which takes time to import
+
+__all__ = ["Background", "Runner"]
+
+Runner: TypeAlias = "asyncio.TaskGroup | TaskGroup | Executor"
 
 MOST = 64
 
 
 class Background:
-    """The background loads of one cache: tasks of its loops, and threads for plain functions."""
+    """The background loads of one cache: tasks of its loops, and threads for plain functions.
 
-    def __init__(self, most: int = MOST) -> None:
+    ``runner`` takes their place: an `asyncio.TaskGroup` or an anyio task group for coroutine
+    functions, a `concurrent.futures.Executor` for plain ones.
+    """
+
+    def __init__(self, most: int = MOST, runner: Runner | None = None) -> None:
         self.most = most
+        self.runner = _checked(runner)
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: set[Future[None]] = set()
 
@@ -40,19 +51,35 @@ class Background:
             self._tasks -= {task for task in list(self._tasks) if task.get_loop().is_closed()}
         return len(self) < self.most
 
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine in the running loop, in an empty context."""
-        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
+    def start_task(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine function in the running loop, in an empty context."""
+        runner = self.runner
+        if isinstance(runner, asyncio.TaskGroup):
+            runner.create_task(self._noted(run), context=Context())
+        elif runner is not None and not isinstance(runner, Executor):
+            Context().run(runner.start_soon, self._noted, run)
+        else:
+            self._note(asyncio.get_running_loop().create_task(run(), context=Context()))
+
+    async def _noted(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._note(task)
+        await run()
+
+    def _note(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def start_thread(self, run: Callable[[], None]) -> None:
         """Run a function in a worker thread, in an empty context."""
-        from anyio.to_thread import run_sync  # few plain functions are refreshed behind a caller
+        work = functools.partial(Context().run, run)
+        if isinstance(self.runner, Executor):
+            future: Future[None] = self.runner.submit(work)
+        else:
+            from anyio.to_thread import run_sync  # few plain functions are refreshed in the back
 
-        work = functools.partial(run_sync, functools.partial(Context().run, run))
-        future: Future[None] = start_soon(work)
+            future = start_soon(functools.partial(run_sync, work))
         self._threads.add(future)
         future.add_done_callback(self._threads.discard)
 
@@ -77,3 +104,14 @@ class Background:
             task.cancel()
         if late:
             await asyncio.wait(late)
+
+
+def _checked(runner: object) -> Any:
+    if runner is None or isinstance(runner, (asyncio.TaskGroup, Executor)):
+        return runner
+    if callable(getattr(runner, "start_soon", None)):  # anyio's
+        return runner
+    raise ConfigurationError(
+        "background= is an asyncio.TaskGroup, an anyio task group or a "
+        f"concurrent.futures.Executor, not {runner!r}"
+    )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
 
 from gecaso import events, switch
-from gecaso.background import MOST
+from gecaso.background import MOST, Background, Runner
 from gecaso.calls import Call, Counters
 from gecaso.colours import ASYNC
 from gecaso.durations import Duration, seconds
-from gecaso.errors import ConfigurationError, UnknownOption
+from gecaso.errors import ConfigurationError
 from gecaso.freshness import is_wanted
 from gecaso.functions import Function
 from gecaso.keys import as_key
@@ -22,11 +21,16 @@ from gecaso.loading import Loading
 from gecaso.local_loading import LocalLoading
 from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
-from gecaso.policy import Policy, Ttl, unknown_option
+from gecaso.options import KEY_OPTIONS, check_ttl, is_coroutine_function, make_policy
+from gecaso.policy import Policy, Ttl
 from gecaso.signatures import Decorator
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, adapt
 from gecaso.weak import WeakBag
 from gecaso.writing import Writing
+
+if TYPE_CHECKING:
+    from gecaso.cache_state import CacheState
+    from gecaso.limits import LoadLimit
 
 __all__ = ["MISSING", "Cache", "functions"]
 
@@ -48,8 +52,7 @@ class _Missing:
 
 MISSING: Final = _Missing()
 
-CACHE_OPTIONS = ("max_background", "max_loads")
-KEY_OPTIONS = ("key", "ignore", "namespace", "version", "hash_key", "on_key_error")
+CACHE_OPTIONS = ("background", "max_background", "max_loads")
 DEFAULT_SIZE = 1024
 """Entries that a cache without a storage keeps in memory."""
 
@@ -59,7 +62,8 @@ class Cache:
 
     ``policy`` are the options of `cached` that concern values, as defaults for the functions of
     this cache. At most ``max_loads`` loads run at a time (None: any number; of each event loop, and
-    of all plain callers together), and ``max_background`` of them in the background. Without a
+    of all plain callers together), and ``max_background`` of them in the background, run by
+    ``background`` (a task group, or for plain functions an executor) if that is given. Without a
     storage it keeps 1,024 entries in memory.
 
     >>> import asyncio
@@ -80,24 +84,79 @@ class Cache:
         name: str | None = None,
         max_loads: int | None = None,
         max_background: int = MOST,
+        background: Runner | None = None,
         **policy: Any,
     ) -> None:
+        self.name = name
+        self._is_configured = storage is not None
+        self._functions: WeakBag[Function] = WeakBag()
+        self._counters = Counters()
+        self._background = Background(_count("max_background", max_background), background)
+        self._limit: LoadLimit | None = None
+        if max_loads is not None:
+            from gecaso.limits import LoadLimit  # few caches have a limit
+
+            self._limit = LoadLimit(_count("max_loads", max_loads))
         if storage is None:
             from gecaso.storages.memory import MemoryStorage
 
             storage = MemoryStorage(maxsize=DEFAULT_SIZE)
-        self.name = name
-        self.storage = storage
+        self._options = policy
+        self._use(storage, policy)
+
+    def _use(self, storage: BaseStorage, policy: dict[str, Any]) -> None:
         entry_storage = adapt(storage)
         self._policy = make_policy(entry_storage, None, policy)
+        self.storage = storage
         self._loading = _loading_over(entry_storage)
-        self._loading.background.most = _count("max_background", max_background)
-        if max_loads is not None:
-            from gecaso.limits import LoadLimit  # few caches have a limit
-
-            self._loading.limit = LoadLimit(_count("max_loads", max_loads))
+        self._loading.background = self._background
+        self._loading.limit = self._limit
         self._writing = Writing(self._loading)
-        self._counters = Counters()
+
+    def configure(self, storage: BaseStorage, /, *, replace: bool = False, **policy: Any) -> None:
+        """Give the cache its storage, and its functions with it, after they were decorated.
+
+        ``policy`` adds to the options that it was made with. A cache that has a storage already
+        takes another one only with ``replace``; loads under way end with the old one. Raises
+        `ConfigurationError`, and changes nothing, if the storage cannot do what a function needs.
+
+        >>> from gecaso import Cache, MemoryStorage
+        >>> cache = Cache(name="users")
+        >>> @cache.cached(ttl=60)
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> cache.configure(MemoryStorage(maxsize=10_000))
+        >>> double(4), len(cache.storage)
+        (8, 1)
+        """
+        if self._is_configured and not replace:
+            raise ConfigurationError(
+                f"{self!r} has a storage; configure(…, replace=True) takes another one instead"
+            )
+        options = {**self._options, **policy}
+        entry_storage = adapt(storage)
+        base = make_policy(entry_storage, None, options)
+        functions = list(self._functions)
+        policies = [make_policy(entry_storage, base, dict(each.options)) for each in functions]
+        self._use(storage, options)
+        self._options = options
+        self._is_configured = True
+        for function, own in zip(functions, policies, strict=True):
+            function.policy = own
+            function.attach(self._loading)
+
+    def info(self) -> CacheState:
+        """Return what the cache is doing now, in this process."""
+        from gecaso.cache_state import CacheState  # for people, and seldom
+
+        flights = list(self._loading.flights.open.values())
+        guard = self._loading.guard
+        return CacheState(
+            loads=len(flights),
+            waiters=sum(flight.present for flight in flights),
+            background=len(self._background),
+            pending=0 if guard is None else len(guard.pending),
+        )
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -203,7 +262,7 @@ class Cache:
 
     def _with_ttl(self, ttl: Ttl) -> Policy:
         policy = Policy.make(self._policy, ttl=ttl)
-        _check_ttl(self._loading.storage, policy)
+        check_ttl(self._loading.storage, policy)
         return policy
 
     def _call(self, key: Any, max_age: Duration | None) -> Call:
@@ -215,21 +274,28 @@ class Cache:
     def cached(self, *, loop: Any = None, **options: Any) -> Decorator:
         """Return a decorator that caches a function here; see `gecaso.cached` for the options."""
         keys = KeyOptions(**{name: options.pop(name) for name in KEY_OPTIONS if name in options})
-        policy = make_policy(self._loading.storage, self._policy, options)
+        policy = make_policy(self._loading.storage, self._policy, dict(options))
         bridge: Bridge = PortalBridge() if loop is None else LoopBridge(loop)
 
         def decorate(function: Any) -> Any:
-            return self._decorate(function, policy, keys, bridge)
+            return self._decorate(function, policy, keys, bridge, options)
 
         return decorate
 
-    def _decorate(self, function: Any, policy: Policy, keys: KeyOptions, bridge: Bridge) -> Any:
+    def _decorate(
+        self,
+        function: Any,
+        policy: Policy,
+        keys: KeyOptions,
+        bridge: Bridge,
+        options: dict[str, Any],
+    ) -> Any:
         given: Any = function  # `isinstance` would narrow the other to unknown types
         if isinstance(function, staticmethod):
-            return staticmethod(self._decorate(given.__func__, policy, keys, bridge))
+            return staticmethod(self._decorate(given.__func__, policy, keys, bridge, options))
         to_class = isinstance(function, classmethod)
         plain = given.__func__ if to_class else given
-        is_async = _colour(plain)
+        is_async = is_coroutine_function(plain)
         if policy.timeout is not None and not is_async:
             raise ConfigurationError(
                 "timeout= cancels the load, and a plain function cannot be cancelled; use an "
@@ -246,6 +312,8 @@ class Cache:
                 bridge=bridge,
                 is_method=is_method,
             )
+            made.options = options
+            self._functions.add(made)
             _functions.add(made)
             return made
 
@@ -273,77 +341,6 @@ def _loading_over(storage: EntryStorage) -> Loading:
     return NetworkLoading(storage)
 
 
-def _colour(function: Any) -> bool:
-    """Return whether it is a coroutine function; refuse what cannot be cached."""
-    if not callable(function):
-        raise TypeError(f"{function!r} is no function; write @cached(...) above a def")
-    target: Any = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not (inspect.isfunction(target) or inspect.ismethod(target) or inspect.isbuiltin(target)):
-        cls: type[Any] = target.__class__
-        call: Any = getattr(cls, "__call__", None)  # noqa: B004 - the method, not whether
-        if not inspect.isclass(target) and inspect.isfunction(call):
-            target = call
-    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
-        kind = "an async generator" if inspect.isasyncgenfunction(target) else "a generator"
-        raise TypeError(
-            f"{function!r} is {kind} function: what it yields is used up by the first caller. "
-            "Return a list or a tuple instead"
-        )
-    return inspect.iscoroutinefunction(target)
-
-
-def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, Any]) -> Policy:
-    """Return the policy of these options; what it does not know is for ``storage.set``."""
-    known = set(Policy._fields)
-    own = {name: value for name, value in options.items() if name in known}
-    params = {name: value for name, value in options.items() if name not in known}
-    names, any_name = _parameters(storage)
-    for name in params:
-        if name in names:
-            continue
-        if name in KEY_OPTIONS or name == "loop":
-            raise UnknownOption(
-                f"{name}= is for a function: cache.cached({name}=…)", option=name, nearest=name
-            )
-        error = unknown_option(name, known | names | {*KEY_OPTIONS, "loop"})
-        if not any_name or error.nearest is not None:
-            raise error
-    given = {**params, **own.pop("params", {})}
-    if base is not None:
-        given = {**base.params, **given}
-    for name in given:
-        if name not in names and not any_name:
-            raise unknown_option(name, names)
-    if base is None:
-        own.setdefault("ttl", storage.default_ttl)
-    policy = Policy.make(base, **own, params=given)
-    _check_ttl(storage, policy)
-    _check_times(storage, policy)
-    return policy
-
-
-def _check_ttl(storage: EntryStorage, policy: Policy) -> None:
-    if policy.ttl is None:
-        return
-    names, any_name = _parameters(storage)
-    if "ttl" not in names and not any_name:
-        raise ConfigurationError(
-            f"ttl= was given, but {storage.takes.__qualname__} takes no ttl; write it as "
-            "`async def set(self, key, value, *, ttl=None)`, or make it an EntryStorage"
-        )
-
-
-def _check_times(storage: EntryStorage, policy: Policy) -> None:
-    if policy.needs_times and not storage.keeps_times:
-        raise ConfigurationError(
-            f"{storage!r} does not know when a value was stored, which old values, cached errors "
-            "and refreshes need; make it an EntryStorage, with the methods now, fetch, lease, "
-            "renew, commit, release, store, discard and evict"
-        )
-
-
 def _count(option: str, number: int) -> int:
     if type(number) is not int or number < 1:
         raise ConfigurationError(f"{option} is a number of loads, at least 1, not {number!r}")
@@ -357,16 +354,6 @@ def _max_age(max_age: Duration | None) -> float:
 def functions() -> list[Any]:
     """Return every cached function there is, methods as they stand in their classes."""
     return [function.path for function in _functions]
-
-
-def _parameters(storage: EntryStorage) -> tuple[set[str], bool]:
-    """Return the names of the parameters that a value may come with, and whether any other."""
-    names: set[str] = set()
-    for one in list(inspect.signature(storage.takes).parameters.values())[2:]:
-        if one.kind is one.VAR_KEYWORD:
-            return names, True
-        names.add(one.name)
-    return names, False
 
 
 async def _no_load() -> None:

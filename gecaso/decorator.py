@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
+from gecaso.background import Runner
 from gecaso.cache import CACHE_OPTIONS, Cache
 from gecaso.durations import Duration
 from gecaso.freshness import XFetch
@@ -41,6 +42,7 @@ def cached(
     hash_key: bool = ...,
     on_key_error: Literal["raise", "call"] = ...,
     lease_seconds: float = ...,
+    wait: bool = ...,
     wait_timeout: float | None = ...,
     on_storage_error: Literal["load", "raise"] = ...,
     on_invalidate_error: Literal["raise", "journal"] = ...,
@@ -56,6 +58,7 @@ def cached(
     max_load_time: Duration = ...,
     scope: Callable[[], Any] | None = ...,
     max_loads: int | None = ...,
+    background: Runner | None = ...,
     max_background: int = ...,
     overload: Literal["wait", "stale", "raise"] = ...,
     bypass: Callable[..., object] | None = ...,
@@ -83,7 +86,8 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
       before it. ``hash_key=False``: readable keys. ``on_key_error``: ``"raise"`` for an argument
       that can be no part of a key, or ``"call"`` the function uncached.
     * ``lease_seconds``: how long a process that has died holds up a key's next load.
-      ``wait_timeout``: how long to wait for another process's load before loading as well.
+      ``wait_timeout``: how long to wait for another process's load before loading as well;
+      ``wait=False`` does not wait at all.
     * ``on_storage_error``: ``"load"`` goes on without a storage that is in trouble, ``"raise"``
       raises `StorageError`. ``on_invalidate_error``: ``"raise"`` `InvalidationFailed` after
       ``invalidate_timeout`` seconds, or ``"journal"``: go on trying in the background.
@@ -100,7 +104,8 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
       served the old value (``"stale"``) or get `Overloaded` (``"raise"``).
     * Loads in the background: ``max_background`` (64) at a time, each for ``max_load_time``
       (300 s), in a context of its own, inside ``scope()``: an async context manager, such as a
-      database session (for a plain function, a plain one).
+      database session (for a plain function, a plain one). ``background``: a task group for them,
+      or for plain functions an executor.
     * ``bypass(*args)``: whether to call the function uncached. ``placeholder``: what ``lazy``
       returns while there is no value. ``dump(value)``, ``load(stored)``: what is stored in place
       of a value. ``on_load``, ``on_promote``, ``on_evict``: called with the event, see

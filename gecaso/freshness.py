@@ -24,7 +24,6 @@ Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf, log
 from typing import TYPE_CHECKING
@@ -54,7 +53,6 @@ SERVED = frozenset({Verdict.FRESH, Verdict.REFRESH, Verdict.KEEP})
 """The verdicts that serve what is stored."""
 
 
-@dataclass(frozen=True)
 class XFetch:
     """Refresh early by chance: the nearer the end and the longer the load takes, the likelier.
 
@@ -65,11 +63,21 @@ class XFetch:
     True
     """
 
-    beta: float = 1.0
+    __slots__ = ("beta",)
 
-    def __post_init__(self) -> None:
-        if not 0 < self.beta < inf:
-            raise ValueError(f"beta must be above zero, not {self.beta!r}")
+    def __init__(self, beta: float = 1.0) -> None:
+        if not 0 < beta < inf:
+            raise ValueError(f"beta must be above zero, not {beta!r}")
+        self.beta = beta
+
+    def __repr__(self) -> str:
+        return f"XFetch(beta={self.beta:g})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, XFetch) and other.beta == self.beta
+
+    def __hash__(self) -> int:
+        return hash((XFetch, self.beta))
 
     def is_due(self, *, now: float, fresh_until: float, cost: float, draw: float) -> bool:
         """Return whether to refresh; ``draw`` is a random number between 0 and 1."""

@@ -83,6 +83,8 @@ class Function:
     ) -> None:
         self.uncached = function
         self.policy = policy
+        self.options: dict[str, Any] = {}
+        """What the decorator was given, for when its cache is configured anew."""
         self.is_async = is_async
         self.counters = Counters()
         self.keying = Keying.make(function, options, is_method=is_method)

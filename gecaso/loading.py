@@ -245,8 +245,7 @@ class Loading(Loads, ABC):
 
     def _start_behind(self, shared: Flight, call: Call, colour: Colour) -> None:
         if colour.awaits:
-            task = self.background.start_task(self.fly(shared, call, colour))
-            self.flights.start(shared, task)
+            self.background.start_task(lambda: self.fly(shared, call, colour))
         else:
             self.background.start_thread(lambda: run_now(self.fly(shared, call, colour)))
 
@@ -289,6 +288,8 @@ class Loading(Loads, ABC):
         """Run a flight to its landing, whatever happens on the way."""
         token = current_flight.set(shared)
         outcome = ABANDONED
+        if call.is_behind and colour.awaits:
+            shared.task = asyncio.current_task()
         try:
             if self.limit is None:
                 outcome = await self._fly(shared, call, colour)

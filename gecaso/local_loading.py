@@ -86,8 +86,7 @@ class LocalLoading(Loading):
         self, flight: Flight, call: Call, colour: Colour, busy: Busy, mark: int
     ) -> Outcome | tuple[Lease | None, int]:
         """Wait for another cache's load; return its value, or our lease, or None for no lease."""
-        patience = call.policy.wait_timeout
-        give_up = inf if patience is None else time.monotonic() + patience
+        give_up = time.monotonic() + call.policy.patience
         for step in steps(notifies=True):
             outcome = self._outcome_of(call, busy.stale, mark)
             if outcome is not None:

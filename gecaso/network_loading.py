@@ -11,7 +11,6 @@ import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
 from gecaso import events
@@ -198,8 +197,7 @@ class NetworkLoading(Loading):
         self, flight: Flight, call: Call, colour: Colour
     ) -> _Taken | _Without | Outcome:
         """Take the lease, and look again: what was committed meanwhile is served, not loaded."""
-        patience = call.policy.wait_timeout
-        give_up = inf if patience is None else time.monotonic() + patience
+        give_up = time.monotonic() + call.policy.patience
         for step in steps(self.storage.notifies):
             ready = await self._lease(flight, call, colour)
             if not isinstance(ready, Busy):

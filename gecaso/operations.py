@@ -6,15 +6,17 @@ import asyncio
 import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gecaso.calls import Call
 from gecaso.entry import Entry
-from gecaso.explain import Explanation, explained
 from gecaso.freshness import SERVED, Verdict, is_fresh, is_wanted
 from gecaso.functions import Function
 from gecaso.keys import Key
 from gecaso.loops import run_now, start_soon
+
+if TYPE_CHECKING:
+    from gecaso.explain import Explanation
 
 __all__ = ["COLOURLESS", "OPERATIONS", "AsyncOperations", "Operations", "PlainOperations"]
 
@@ -125,6 +127,8 @@ class Operations:
         return key in flights or (key, "refresh") in flights
 
     async def _explain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
+        from gecaso.explain import explained  # for people, and seldom
+
         call, entry = await self._look(args, kwargs)
         return explained(self.function, call, entry)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -30,6 +31,7 @@ class Policy(NamedTuple):
     ttl: Ttl = None
     condition: Callable[[Any], object] | None = None
     lease_seconds: float = 10.0
+    wait: bool = True
     wait_timeout: float | None = None
     on_storage_error: Literal["load", "raise"] = "load"
     on_invalidate_error: Literal["raise", "journal"] = "raise"
@@ -123,6 +125,13 @@ class Policy(NamedTuple):
                 f"refresh_after={self.refresh_after:g} never comes before the end of ttl={ttl:g}; "
                 "it must be shorter"
             )
+
+    @property
+    def patience(self) -> float:
+        """Return how many seconds to wait for another process's load."""
+        if not self.wait:
+            return 0.0
+        return inf if self.wait_timeout is None else self.wait_timeout
 
     @property
     def serves_old(self) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from gecaso.entry import Entry
-from gecaso.explain import Explanation
 from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
+
+if TYPE_CHECKING:
+    from gecaso.explain import Explanation
 
 __all__ = ["AsyncCached", "Cached", "Decorator"]
 
