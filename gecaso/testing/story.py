@@ -121,11 +121,16 @@ class Story:
 
 
 def _compressed(turns: list[Turn]) -> Iterator[Turn]:
-    """Leave out the turns of a task that follow its own: nobody came between."""
+    """Leave out turns of a task that follow its own at the same time: nobody came between."""
     last: Turn | None = None
     for turn in turns:
-        follows = last is not None and last.who == turn.who and last.place is not None
-        if follows and turn.place is not None and not turn.deviates:
+        if (
+            last is not None
+            and (last.who, last.time) == (turn.who, turn.time)
+            and last.place is not None
+            and turn.place is not None
+            and not turn.deviates
+        ):
             continue
         yield turn
         last = turn
