@@ -14,7 +14,10 @@ from pathlib import Path
 from .harness import Benchmark, Row, Scale
 from .table import HEADER, as_json, as_markdown, as_text, cells, machine
 
-FAMILIES = ("memory", "redis", "memcached", "stampede", "commands", "keys", "imports", "packing")
+FAMILIES = (
+    "memory", "redis", "memcached", "postgres", "sqlite", "stampede", "commands", "keys", "imports",
+    "packing",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ __all__ = ["HEADER", "as_json", "as_markdown", "as_text", "cells", "machine"]
 HEADER = ("work", "what", "against", "measured", "quartiles", "per operation", "target", "reached")
 WIDTHS = (58, 31, 26, 16, 15, 17, 7, 7)
 LIBRARIES = (
-    "aiocache", "aiomcache", "async-lru", "cachebox", "cachetools", "cashews", "dogpile.cache",
-    "hiredis", "ormsgpack", "redis", "theine",
+    "aiocache", "aiomcache", "aiosqlite", "async-lru", "cachebox", "cachetools", "cashews",
+    "diskcache", "dogpile.cache", "hiredis", "ormsgpack", "redis", "theine",
 )  # fmt: skip
 
 

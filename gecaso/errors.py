@@ -131,7 +131,15 @@ class Overloaded(GecasoError, RuntimeError):
 
 
 class StorageError(GecasoError):
-    """The storage is down, full, or answers what it should not."""
+    """The storage is down, full, or answers what it should not.
+
+    ``part`` names the server that is in trouble, where a storage has several and goes on with the
+    others; None: it is the whole storage. ``keys`` are those that an operation on many keys could
+    not do, if it did the others.
+    """
+
+    part: str | None = None
+    keys: tuple[Any, ...] = ()
 
 
 class StorageTimeout(StorageError, TimeoutError):

@@ -91,9 +91,13 @@ class Guard:
         self._start_retry()
 
     def failed(self, operation: str, error: StorageError, key: Key | None = None) -> None:
-        """A read, lease or commit has failed; the call goes on without the storage."""
+        """A read, lease or commit has failed; the call goes on without the storage.
+
+        Trouble of a part is that part's own: what the storage has elsewhere is used as before.
+        """
         was_open = self.breaker.is_open
-        self.breaker.failed()
+        if error.part is None:
+            self.breaker.failed()
         storage = self._storage()
         if self.breaker.is_open and not was_open:
             logger.warning("%r is left alone for a while: %s", storage, error)
@@ -139,20 +143,25 @@ class Guard:
         except asyncio.CancelledError:  # what has been sent may still be applied
             self._postpone(keys, may_arrive_late=is_put)
             raise
-        if error is None:
-            self._settle(before)
-        else:
-            self._postpone(keys, may_arrive_late=is_put)
+        failed = () if error is None else _concerned(error, keys)
+        self._settle({key: mark for key, mark in before.items() if key not in failed})
+        if failed:
+            self._postpone(failed, may_arrive_late=is_put)
         if events.hooks:
-            storage = self._storage()
-            events.emit(events.Invalidated(storage=storage, keys=keys, confirmed=error is None))
+            self._note_invalidated(tuple(key for key in keys if key not in failed), failed)
         if error is not None and not journal:
             raise InvalidationFailed(
-                f"{len(keys)} keys may still be stored: {error}. This process does not read them "
+                f"{len(failed)} keys may still be stored: {error}. This process does not read them "
                 "until the invalidation has succeeded in the background; other processes may, "
                 "until the ttl ends them",
-                keys=keys,
+                keys=failed,
             ) from error
+
+    def _note_invalidated(self, done: tuple[Key, ...], failed: tuple[Key, ...]) -> None:
+        storage = self._storage()
+        for keys, confirmed in ((done, True), (failed, False)):
+            if keys:
+                events.emit(events.Invalidated(storage=storage, keys=keys, confirmed=confirmed))
 
     async def _attempt(
         self, apply: Callable[[], Awaitable[Any]], timeout: float
@@ -194,20 +203,41 @@ class Guard:
             tried = dict(self.pending)
             self._owed = {lease for lease in self._owed if storage.now() < lease.until}
             owed = frozenset(self._owed)
-            try:
-                if tried:
-                    await storage.discard(tried)
-                    await self._settle_late(storage, tried)
-                    self._settle(tried)
-                if owed:
-                    await storage.release(owed)
-                    self._owed -= owed
+            discarded = await self._discard_again(storage, tried)
+            if await self._release_again(storage, owed) and discarded:
                 continue
-            except StorageError as error:
-                logger.debug("%d invalidations are still pending: %s", len(tried), error)
             del storage
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _discard_again(self, storage: EntryStorage, tried: dict[Key, Mark]) -> bool:
+        try:
+            if tried:
+                await storage.discard(tried)
+                await self._settle_late(storage, tried)
+                self._settle(tried)
+        except StorageError as error:
+            logger.debug("%d invalidations are still pending: %s", len(tried), error)
+            failed = set(_concerned(error, tuple(tried)))
+            self._settle(
+                {
+                    key: mark
+                    for key, mark in tried.items()
+                    if key not in failed and not mark.may_arrive_late
+                }
+            )
+            return False
+        return True
+
+    async def _release_again(self, storage: EntryStorage, owed: frozenset[Lease]) -> bool:
+        try:
+            if owed:
+                await storage.release(owed)
+                self._owed -= owed
+        except StorageError as error:
+            logger.debug("%d leases are still to be handed back: %s", len(owed), error)
+            return False
+        return True
 
     async def _settle_late(self, storage: EntryStorage, tried: dict[Key, Mark]) -> None:
         """Remove once more what may have arrived after its removal."""
@@ -242,6 +272,12 @@ class Guard:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+def _concerned(error: StorageError, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Return those of the keys that an error is about: all, unless it says which."""
+    named = set(error.keys)
+    return tuple(key for key in keys if key in named) or keys
 
 
 def _runs(task: asyncio.Task[None] | None) -> bool:

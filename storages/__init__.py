@@ -15,6 +15,7 @@ from .null import NullStorage
 
 if TYPE_CHECKING:
     from .memcached import MemcachedStorage
+    from .postgres import PostgresStorage
     from .redis import RedisStorage
     from .sqlite import SQLiteStorage
 
@@ -23,11 +24,17 @@ __all__ = [
     "MemcachedStorage",
     "MemoryStorage",
     "NullStorage",
+    "PostgresStorage",
     "RedisStorage",
     "SQLiteStorage",
 ]
 
-_LAZY = {"MemcachedStorage": "memcached", "RedisStorage": "redis", "SQLiteStorage": "sqlite"}
+_LAZY = {
+    "MemcachedStorage": "memcached",
+    "PostgresStorage": "postgres",
+    "RedisStorage": "redis",
+    "SQLiteStorage": "sqlite",
+}
 
 
 def __getattr__(name: str) -> object:

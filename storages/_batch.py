@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from gecaso.errors import StorageError
 
-__all__ = ["Batch", "Calls", "awaiting", "copy_of", "fail", "settle"]
+__all__ = ["Batch", "Calls", "Outbox", "awaiting", "copy_of", "fail", "settle"]
 
 Item = TypeVar("Item", bound=Hashable)
 Reply = TypeVar("Reply")
@@ -101,6 +101,52 @@ class Batch(Generic[Item, Reply]):
         yield part
 
 
+class Outbox:
+    """What is to be written in one tick of the running loop, as one write. Belongs to that loop.
+
+    ``write(data)`` is called at the end of the tick, with more than ``heaviest`` bytes at once.
+    """
+
+    __slots__ = ("_heaviest", "_loop", "_parts", "_weight", "_write")
+
+    def __init__(self, write: Callable[[bytes], object], *, heaviest: int = HEAVIEST) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._write = write
+        self._heaviest = heaviest
+        self._parts: list[bytes] = []
+        self._weight = 0
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __repr__(self) -> str:
+        return f"<Outbox: {self._weight} bytes to write>"
+
+    def add(self, data: bytes, *, at_once: bool = False) -> None:
+        """Write ``data`` after what was added before: at the end of this tick, or now."""
+        parts = self._parts
+        if not parts:
+            if at_once:
+                self._write(data)
+                return
+            self._loop.call_soon(self.flush)
+        parts.append(data)
+        self._weight += len(data)
+        if at_once or self._weight > self._heaviest:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added so far."""
+        parts = self._parts
+        if parts:
+            self._parts, self._weight = [], 0
+            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def drop(self) -> None:
+        """Forget what has not been written."""
+        self._parts, self._weight = [], 0
+
+
 def settle(futures: Iterable[Future[Reply]], reply: Reply) -> None:
     """Give the reply to those who still wait."""
     for future in futures:
@@ -123,6 +169,7 @@ def copy_of(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001 - its constructor takes something else
         return error
     copy.__cause__ = error.__cause__
+    copy.__dict__.update(error.__dict__)
     return copy
 
 

@@ -20,13 +20,27 @@ from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import StorageError
 from gecaso.keys import Key
 
+from ._memcached_client import Connections
+from ._memcached_parts import Head
 from ._memcached_records import GONE, Mark, WireKeys, exptime
-from ._memcached_wire import Connections, Found
+from ._memcached_wire import Found
 
-__all__ = ["TRIES", "Leasing", "Unsure", "contended"]
+__all__ = ["TRIES", "Leasing", "TimedLease", "Unsure", "contended", "end_mark", "names_of"]
 
 TRIES: Final = 20  # how often an operation is begun anew because others change the same key
 LATE: Final = 5.0  # seconds after its end that a mark which was set late may still be found
+
+
+class TimedLease(Lease):
+    """A lease that knows when it was asked for, by `time.monotonic`."""
+
+    __slots__ = ("asked_at",)
+
+    def __init__(
+        self, key: Key, token: bytes, until: float, seen: Entry | None, asked_at: float
+    ) -> None:
+        super().__init__(key, token, until, seen)
+        self.asked_at = asked_at
 
 
 class Held(NamedTuple):
@@ -81,15 +95,18 @@ class Leasing:
 
     async def take(self, client: Connections, key: Key, name: bytes, mark: Mark) -> Lease | Busy:
         """Take the lease: in the place of the value, or beside it if there is one."""
+        asked_at = time.monotonic()
         for _ in range(TRIES):
             in_the_way = await self._put_mark(client, key, name, mark)
             if in_the_way is None:
-                return Lease(key, mark.token, mark.until)
+                return TimedLease(key, mark.token, mark.until, None, asked_at)
             if isinstance(in_the_way, Busy):
                 return in_the_way
             got = await self._take_beside(client, key, name, mark)
-            if got is not None:
+            if isinstance(got, Busy):
                 return got
+            if got is not None:
+                return TimedLease(key, mark.token, mark.until, got, asked_at)
         raise contended(name)
 
     async def _put_mark(
@@ -116,8 +133,8 @@ class Leasing:
 
     async def _take_beside(
         self, client: Connections, key: Key, name: bytes, mark: Mark
-    ) -> Lease | Busy | None:
-        """Take the lease beside a value; None if the value has gone meanwhile."""
+    ) -> Entry | Busy | None:
+        """Take the lease beside a value, which is returned; None if it has gone meanwhile."""
         beside = WireKeys.beside(name)
         busy = await self._put_mark(client, key, beside, mark)
         # What is stored counts only as it is after the lease was taken.
@@ -129,7 +146,7 @@ class Leasing:
         if entry is None:
             await end_mark(client, beside, found.get(beside), mark.token)
             return None
-        return Lease(key, mark.token, mark.until, entry)
+        return entry
 
     async def renew(self, client: Connections, lease: Lease, name: bytes, until: float) -> bool:
         """Let the lease run until then; return whether it is still ours."""
@@ -146,17 +163,21 @@ class Leasing:
         raise contended(name)
 
     async def commit(
-        self, client: Connections, lease: Lease, name: bytes, data: bytes, dead_after: float
+        self, client: Connections, lease: Lease, name: bytes, data: bytes, entry: Entry
     ) -> bool:
         """Store what was loaded and end the lease; return False if it is no longer ours."""
+        expiry = exptime(entry.dead_after, self.now())
+        data = await client.placed(name, data, entry.version, expiry)
         for _ in range(TRIES):  # a renewal may come in between
             held = await self._held(client, lease, name)
             if held is None:
+                await client.delete_parts((data,))
                 return False
-            if await client.cas(name, data, held.place[1], exptime(dead_after, self.now())):
+            if await client.cas(name, data, held.place[1], expiry):
                 held.marks.pop(name, None)
                 for at, found in held.marks.items():
                     await end_mark(client, at, found, lease.token)
+                await client.delete_parts((held.place[0],))
                 return True
         raise contended(name)
 
@@ -164,7 +185,7 @@ class Leasing:
         """Look whether a lease is still ours; None if it is not."""
         names = names_of(lease, name)
         for _ in range(TRIES):
-            found = await client.look(names)
+            found = await client.look(names, whole=False)
             ours = {at: one for at, one in found.items() if _is_mark_of(lease.token, one)}
             if names[-1] not in ours:
                 return None
@@ -177,8 +198,13 @@ class Leasing:
         raise contended(name)
 
     def _is_unchanged(self, lease: Lease, name: bytes, found: Found) -> bool:
+        if lease.seen is None:
+            return False
+        head = Head.unpack(found[0])
+        if head is not None:
+            return head.version == lease.seen.version
         entry = self.read(name, found[0])
-        return entry is not None and lease.seen is not None and entry.version == lease.seen.version
+        return entry is not None and entry.version == lease.seen.version
 
 
 def names_of(lease: Lease, name: bytes) -> tuple[bytes, ...]:

@@ -1,95 +1,41 @@
 """The way to one memcached: every operation is a task that runs to its end, in time.
 
-No caller's cancellation reaches a command. Whatever goes wrong in an operation closes all
-connections of its loop, so that no later command can read the reply to an earlier one.
+No caller's cancellation reaches a command. Lookups need no task: they are asked for in one tick and
+answered in another. Whatever goes wrong with the connections closes all of them, and counts for the
+server's breaker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-import aiomcache
+from gecaso.errors import GecasoError, StorageError
 
-from gecaso.errors import (
-    ConfigurationError,
-    GecasoError,
-    PackError,
-    StorageError,
-    StorageTimeout,
-    ValueTooLarge,
-)
+from ._memcached_client import Connections
+from ._memcached_server import Server
+from ._memcached_wire import Found, Refusal, Values
 
-from ._memcached_records import ServerClock
-from ._memcached_wire import Connections
-
-__all__ = ["Address", "Link", "Server", "each"]
+__all__ = ["Link", "each"]
 
 T = TypeVar("T")
 
-MIB: Final = 1024 * 1024
+logger = logging.getLogger("gecaso")
 
-
-class Address(NamedTuple):
-    """Where a memcached listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def parse(cls, url: object) -> Address:
-        """Read ``host:port`` or ``memcached://host:port``; the port is 11211 if it is left out."""
-        accepted = 'MemcachedStorage takes "host:port" or "memcached://host:port" of one server'
-        if not isinstance(url, str):
-            raise ConfigurationError(f"{accepted}, not {type(url).__name__}")
-        try:
-            parts = urlsplit(url if "://" in url else f"memcached://{url}")
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"{accepted}, not {url!r}: {error}") from None
-        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-        if parts.scheme != "memcached" or not host or more or "," in url or port == 0:
-            raise ConfigurationError(f"{accepted}, not {url!r}")
-        return cls(host, port or 11211)
-
-
-class Server:
-    """What is known of the server: where it is, its clock, the size of its largest item."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.clock = ServerClock()
-        self.item_size_max = MIB
-
-    async def meet(self, client: Connections) -> None:
-        """Ask the server for its time and settings."""
-        general, settings = await client.facts(), await client.facts(b"settings")
-        if b"time" in general:
-            self.clock.measure(int(general[b"time"]))
-        self.item_size_max = int(settings.get(b"item_size_max", MIB))
-        if settings.get(b"cas_enabled") == b"no":
-            raise StorageError(
-                f"memcached at {self.address} runs with -C; leases need cas: start it without -C"
-            )
+Looked = Callable[["dict[bytes, Found] | Exception"], None]
 
 
 class Link:
-    """The connections of one event loop, opened at the first use and after each failure."""
+    """The connections of one event loop to one server, opened at the first use and after each
+    failure.
+    """
 
-    def __init__(
-        self, server: Server, *, size: int, timeout: float, connect_timeout: float
-    ) -> None:
-        self._server = server
-        self._size = size
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self._loop = asyncio.get_running_loop()
         self._client: Connections | None = None
         self._opening: asyncio.Task[Connections] | None = None
@@ -97,17 +43,25 @@ class Link:
         self.is_closed = False
 
     def __repr__(self) -> str:
-        state = "connected" if self._client is not None else "not connected"
-        return f"<Link to {self._server.address}, {state}, {len(self._tasks)} operations>"
+        state = "connected" if self.is_connected else "not connected"
+        return f"<Link to {self.server}, {state}, {len(self._tasks)} operations>"
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._client.pool.connections) if self.is_connected and self._client else 0
+        client = self._client
+        return len(client.lines) if client is not None and client.is_usable else 0
 
     @property
     def is_connected(self) -> bool:
-        return self._client is not None and self._client.pool.is_usable()
+        return self._client is not None and self._client.is_usable
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._tasks
+
+    # --- operations -----------------------------------------------------------------------------
 
     def start(self, work: Callable[[Connections], Awaitable[T]]) -> asyncio.Task[T]:
         """Run ``work(client)`` in a task of its own, for at most ``timeout`` seconds."""
@@ -118,6 +72,34 @@ class Link:
         task = self.start(work)
         await asyncio.wait((task,))
         return task.result()
+
+    def look(self, names: Sequence[bytes], done: Looked) -> None:
+        """Read values; ``done`` gets them, or the `StorageError` that came in their place."""
+        client = self._client
+        if client is None or not client.is_usable:
+            task = self.start(partial(Connections.look, names=names))
+            task.add_done_callback(partial(_tell, done))
+            return
+
+        def answer(outcome: dict[bytes, Found] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                outcome = self._failed(outcome, self.server.timeout)
+            elif self.server.breaker.failures:
+                self.server.breaker.succeeded()
+            done(outcome)
+
+        command = b"get %b\r\n" % b" ".join(names)
+        client.line().ask(command, Values(frozenset(names), answer), at_once=True)
+
+    def probe(self) -> None:
+        """See in the background whether a server that is left alone is back."""
+        self.start(Connections.ping).add_done_callback(self._probed)
+
+    def _probed(self, task: asyncio.Task[None]) -> None:
+        alive = not task.cancelled() and task.exception() is None
+        self.server.breaker.probed(alive)
+        if alive:
+            logger.info("%s is back", self.server)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
@@ -131,25 +113,37 @@ class Link:
             task.exception()  # its caller may be gone
 
     async def _run(self, work: Callable[[Connections], Awaitable[T]]) -> T:
-        limit = self._timeout if self.is_connected else self._connect_timeout
-        client: Connections | None = None
-        with _errors_of_ours(self._server, limit):
-            try:
-                with _Deadline(limit):
-                    client = await self._connected()
-                    return await work(client)
-            except (PackError, aiomcache.ValidationException):
-                raise  # nothing was sent
-            except BaseException as error:
+        server, client = self.server, self._client
+        limit = server.timeout if self.is_connected else server.connect_timeout
+        try:
+            with _Deadline(limit):
+                client = await self._connected()
+                result = await work(client)
+        except GecasoError:
+            raise  # what the server says of one value is no trouble of the server
+        except Exception as error:
+            if not isinstance(error, Refusal):  # the connection is as good as before
                 self._lose(client, error)
-                if self.is_closed and isinstance(error, Exception):
-                    raise StorageError("the storage was closed during the operation") from error
-                raise
+            raise self._failed(error, limit) from error
+        if server.breaker.failures:
+            server.breaker.succeeded()
+        return result
+
+    def _failed(self, error: Exception, limit: float) -> GecasoError:
+        """Count a failure, and return it as an error of ours."""
+        if self.is_closed:
+            return StorageError("the storage was closed during the operation")
+        ours = self.server.as_ours(error, limit)
+        if isinstance(ours, StorageError):
+            self.server.failed(ours)
+        return ours
+
+    # --- connections ----------------------------------------------------------------------------
 
     async def _connected(self) -> Connections:
         if self.is_closed:
             raise ConnectionAbortedError("the storage was closed")
-        if self._client is not None and self._client.pool.is_usable():
+        if self._client is not None and self._client.is_usable:
             return self._client
         if self._opening is None or self._opening.done():
             self._opening = self._task(self._open())
@@ -162,20 +156,16 @@ class Link:
     async def _open(self) -> Connections:
         if self._client is not None:
             self._lose(self._client, ConnectionResetError("the server closed the connection"))
-        client = Connections(*self._server.address, self._size)
-        try:
-            with _Deadline(self._connect_timeout):
-                await client.pool.open()
-                await self._server.meet(client)
-        except BaseException as error:
-            client.pool.lose(error)
-            raise
+        with _Deadline(self.server.connect_timeout):
+            client = await self.server.connect()
+        if self.is_closed:
+            client.lose(ConnectionAbortedError("the storage was closed"))
         self._client = client
         return client
 
-    def _lose(self, client: Connections | None, error: BaseException) -> None:
+    def _lose(self, client: Connections | None, error: Exception) -> None:
         if client is not None:
-            client.pool.lose(error)
+            client.lose(error)
             if self._client is client:
                 self._client = None
 
@@ -193,7 +183,7 @@ class Link:
         """Close the sockets of a loop that is closed, or of the parent of a forked process."""
         client, self._client = self._client, None
         if client is not None:
-            client.pool.abandon(loop_is_closed=self._loop.is_closed())
+            client.abandon()
 
     def __del__(self) -> None:
         # The storage was dropped without aclose(), perhaps in another thread.
@@ -203,7 +193,17 @@ class Link:
             return
         with contextlib.suppress(RuntimeError):  # the loop has just closed
             error = ConnectionAbortedError("the storage is gone")
-            self._loop.call_soon_threadsafe(client.pool.lose, error)
+            self._loop.call_soon_threadsafe(client.lose, error)
+
+
+def _tell(done: Looked, task: asyncio.Task[dict[bytes, Found]]) -> None:
+    if task.cancelled():  # by the end of the loop: the callers were not cancelled
+        done(StorageError("the event loop was closed during the operation"))
+        return
+    error = task.exception()
+    if error is not None and not isinstance(error, Exception):
+        return
+    done(task.result() if error is None else error)
 
 
 class _Deadline:
@@ -259,30 +259,3 @@ async def each(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-@contextlib.contextmanager
-def _errors_of_ours(server: Server, limit: float) -> Generator[None, None, None]:
-    try:
-        yield
-    except GecasoError:
-        raise
-    except TimeoutError as error:
-        raise StorageTimeout(
-            f"memcached at {server.address} did not answer within {limit} s; "
-            "see whether it is overloaded, or give it more with timeout= and connect_timeout="
-        ) from error
-    except aiomcache.ClientException as error:
-        if "object too large" in str(error):
-            raise ValueTooLarge(
-                f"memcached at {server.address} refuses the value as too large; "
-                "start it with a larger -I, or store less",
-                limit=server.item_size_max,
-            ) from error
-        raise StorageError(
-            f"memcached at {server.address} answered what it should not: {error}"
-        ) from error
-    except (OSError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
-        raise StorageError(
-            f"memcached at {server.address} is out of reach; see whether it runs there: {error!r}"
-        ) from error

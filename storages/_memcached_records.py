@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from gecaso.errors import ConfigurationError
 
-__all__ = ["GONE", "Mark", "ServerClock", "WireKeys", "exptime"]
+__all__ = ["GONE", "Mark", "ServerClock", "WireKeys", "exptime", "longer"]
 
 LONGEST_KEY: Final = 250  # bytes; the protocol allows no more
 
@@ -30,7 +30,7 @@ class WireKeys:
     b'shop:user:7'
     """
 
-    __slots__ = ("_prefix", "_room")
+    __slots__ = ("_prefix", "_room", "prefix")
 
     def __init__(self, namespace: str) -> None:
         prefix = quote(namespace, safe="", errors="surrogatepass") + ":"
@@ -40,6 +40,7 @@ class WireKeys:
                 f"the namespace is too long for memcached: {len(prefix) - 1} bytes of 215 at most"
             )
         self._prefix = prefix
+        self.prefix = prefix.encode()
 
     def value(self, text: str) -> bytes:
         """Return the name of the value kept under ``text``."""
@@ -110,6 +111,16 @@ def exptime(dead_after: float, now: float) -> int:
     return math.ceil(dead_after + ServerClock.ROUGHNESS)
 
 
+def longer(expiry: int) -> int:
+    """Return an expiry for what is set a little earlier and must not be gone before the rest."""
+    if expiry == 0 or expiry <= _LONGEST < expiry + _A_LITTLE:
+        return expiry
+    return expiry + _A_LITTLE
+
+
+_A_LITTLE: Final = 5  # seconds
+
+
 # --- the clock ------------------------------------------------------------------------------------
 
 
@@ -123,19 +134,23 @@ class ServerClock:
 
     ROUGHNESS: Final = 3.0
 
-    __slots__ = ("offset",)
+    __slots__ = ("_has_agreed", "offset")
 
     def __init__(self) -> None:
+        self._has_agreed = False
         self.offset = time.time() - time.monotonic()
 
     def now(self) -> float:
         """Return the time in seconds; it does not jump when the machine's clock is set."""
         return time.monotonic() + self.offset
 
-    def measure(self, told: int) -> None:
-        """Take note of what the server said a moment ago."""
+    def measure(self, told: int, *, alone: bool = True) -> None:
+        """Take note of what a server said a moment ago; one of several cannot outvote the rest."""
         own = time.time()
         # It counts from whole seconds at its start, once a second: it shows 1 s ahead at most
         # and 3 s behind.
         agrees = -self.ROUGHNESS <= told - own <= 1.0
+        if self._has_agreed and not (agrees or alone):
+            return
+        self._has_agreed = agrees
         self.offset = (own if agrees else told + 1.0) - time.monotonic()

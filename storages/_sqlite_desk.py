@@ -170,9 +170,10 @@ class Desk:
         self._read(calls, holders)
 
     def _entries(self, link: Link, names: Collection[bytes]) -> dict[bytes, Entry]:
-        found = entries(link, names, self.crew.files, self._unpack)
+        now = self.crew.clock.now()
+        found = entries(link, names, self.crew.files, self._unpack, now)
         if self._touches and found:
-            self.crew.writer.touch(found, self.crew.clock.now())
+            self.crew.writer.touch(found, now)
         return found
 
     # --- waiting for another's lease ------------------------------------------------------------

@@ -28,9 +28,9 @@ HOLDERS: Final = _many("SELECT name, token, until FROM leases WHERE name IN ({})
 
 
 def entries(
-    link: Link, names: Collection[bytes], files: Files, unpack: Unpack
+    link: Link, names: Collection[bytes], files: Files, unpack: Unpack, now: float
 ) -> dict[bytes, Entry]:
-    """Return the entries that are there and can be read."""
+    """Return the entries that are there, live and readable."""
     found: dict[bytes, Entry] = {}
     for _ in range(TRIES):
         gone: list[bytes] = []
@@ -39,7 +39,7 @@ def entries(
                 gone.append(name)
                 continue
             entry = unpack(name, data)
-            if entry is not None:
+            if entry is not None and now < entry.dead_after:
                 found[name] = entry
         if not gone:
             break

@@ -32,7 +32,8 @@ __all__ = [
     "Work",
 ]
 
-Unpack = Callable[[bytes, "bytes | memoryview | None"], "Entry | None"]
+# An entry, dead or not; None if it cannot be read.
+Unpack = Callable[[bytes, "bytes | memoryview"], "Entry | None"]
 
 TAKE: Final = """INSERT INTO leases (name, token, until) VALUES (?1, ?2, ?3)
     ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?3 WHERE until <= ?4"""
@@ -41,7 +42,7 @@ RENEW: Final = "UPDATE leases SET until = ?3 WHERE name = ?1 AND token = ?2 AND 
 END_OURS: Final = "DELETE FROM leases WHERE name = ? AND token = ? AND until > ?"
 RELEASE: Final = "DELETE FROM leases WHERE name = ? AND token = ?"
 END: Final = "DELETE FROM leases WHERE name = ?"
-LOOK: Final = "SELECT file, data FROM entries WHERE name = ?"
+LOOK: Final = "SELECT file, data FROM entries WHERE name = ? AND dead_after > ?"
 PUT: Final = """INSERT INTO entries (name, version, dead_after, size, file, data, used)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET version = ?2,
     dead_after = ?3, size = ?4, file = ?5, data = ?6, used = ?7"""
@@ -116,7 +117,7 @@ class Take(Work):
             mine = Holder(token, now + self._seconds)
             ours = db.execute(TAKE, (name, *mine, now)).rowcount == 1
             holder = mine if ours else Holder(*db.execute(HOLDER, (name,)).fetchone())
-            file, data = db.execute(LOOK, (name,)).fetchone() or (None, None)
+            file, data = db.execute(LOOK, (name, now)).fetchone() or (None, None)
             found.append((name, ours, holder, file, data))
         return found
 
@@ -127,7 +128,8 @@ class Take(Work):
         }
 
     def _entry(self, name: bytes, file: str | None, data: bytes | None) -> Entry | None:
-        return self._unpack(name, data if file is None else self._files.map(file))
+        whole = data if file is None else self._files.map(file)
+        return None if whole is None else self._unpack(name, whole)
 
 
 class Renew(Work):

@@ -36,9 +36,11 @@ Outcomes = Mapping[Work, Any]  # what came of each, or the error
 class Writing(Protocol):
     """Works that were asked for in one tick of a loop. Use ``settle`` in any thread."""
 
-    works: Sequence[Work]
     give_up: float
     timeout: float
+
+    @property
+    def works(self) -> Sequence[Work]: ...
 
     def settle(self, outcomes: Outcomes) -> None: ...
 

@@ -130,15 +130,13 @@ class SQLiteStorage(EntryStorage):
         except UnicodeEncodeError:
             return self._prefix + text.encode("utf-8", "surrogatepass")
 
-    def _unpack(self, name: bytes, data: bytes | memoryview | None) -> Entry | None:
-        if data is None:
-            return None
+    def _unpack(self, name: bytes, data: bytes | memoryview) -> Entry | None:
+        """Return the entry, dead or not; None if it cannot be read. Runs in threads."""
         try:
-            entry = self.packer.unpack_entry(data, key=name)
+            return self.packer.unpack_entry(data, key=name)
         except UnpackError as error:
             self._found_corrupt(name, error)
             return None
-        return entry if self._clock.now() < entry.dead_after else None
 
     def _found_corrupt(self, name: bytes, error: UnpackError) -> None:
         self.corrupt += 1

@@ -129,6 +129,19 @@ def memcached_url(memcached_server: MemcachedServer) -> str:
 
 
 @pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of the shared PostgreSQL, which has no tables when the test starts."""
+    postgres_server.flush()
+    return postgres_server.url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, to stop, pause, kill and restart."""
+    yield from running(PostgresServer())
+
+
+@pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A Redis of the test's own, to stop, pause, kill and restart."""
     yield from running(RedisServer())
@@ -145,6 +158,7 @@ USUAL_PLACES = {
     "redis://localhost:6379/0": "redis_url",
     "memcached://localhost:11211": "memcached_url",
     "localhost:11211": "memcached_address",
+    "postgresql://localhost/app": "postgres_url",
 }
 
 

@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.servers import HOST, MissingServer, Server
 
-__all__ = ["PostgresServer"]
+__all__ = ["PostgresError", "PostgresServer"]
 
 
 class PostgresServer(Server):
@@ -60,10 +61,60 @@ class PostgresServer(Server):
 
     def greet(self) -> bool:
         # It listens before it is ready: only one that lets us in has come up.
-        login = (3 << 16).to_bytes(4, "big") + b"user\0gecaso\0database\0postgres\0\0"
         with self.connect() as connection:
-            connection.sendall((len(login) + 4).to_bytes(4, "big") + login)
+            connection.sendall(_LOGIN)
             return connection.recv(1) == b"R"  # the reply to a login, not "E" for an error
+
+    def execute(self, sql: str) -> list[list[str | None]]:
+        """Run statements on a connection of its own; return the rows, as text."""
+        query = sql.encode() + b"\0"
+        rows: list[list[str | None]] = []
+        with self.connect() as connection, connection.makefile("rb") as replies:
+            connection.sendall(_LOGIN)
+            _until_ready(replies, rows)
+            connection.sendall(b"Q" + (len(query) + 4).to_bytes(4, "big") + query)
+            _until_ready(replies, rows)
+        return rows
+
+    def flush(self) -> None:
+        """Forget every table."""
+        self.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+
+_STARTUP = (3 << 16).to_bytes(4, "big") + b"user\0gecaso\0database\0postgres\0\0"
+_LOGIN = (len(_STARTUP) + 4).to_bytes(4, "big") + _STARTUP
+
+
+class PostgresError(Exception):
+    """The server replied with an error."""
+
+
+def _until_ready(replies: BinaryIO, rows: list[list[str | None]]) -> None:
+    """Read replies up to ReadyForQuery; gather the rows."""
+    error = b""
+    while True:
+        kind, size = replies.read(1), int.from_bytes(replies.read(4), "big")
+        body = replies.read(size - 4)
+        match kind:
+            case b"D":
+                rows.append(_row(body))
+            case b"E":
+                error = error or body
+            case b"Z" | b"":
+                break
+    if error or not kind:
+        raise PostgresError(error.replace(b"\0", b" ").decode())
+
+
+def _row(body: bytes) -> list[str | None]:
+    values: list[str | None] = []
+    at = 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        size = int.from_bytes(body[at : at + 4], "big", signed=True)
+        at += 4
+        values.append(None if size < 0 else body[at : at + size].decode())
+        at += max(0, size)
+    return values
 
 
 def _unprivileged() -> pwd.struct_passwd | None:

@@ -25,9 +25,9 @@ PACKAGE = Path(gecaso.__path__[0])
 LAYERS = [
     ["gecaso.errors", "gecaso.entry"],
     ["gecaso.keys", "gecaso.packing"],
-    ["gecaso.loops", "gecaso.storage"],
+    ["gecaso.breaker", "gecaso.loops", "gecaso.storage"],
     ["gecaso.storages"],
-    ["gecaso.freshness", "gecaso.breaker", "gecaso.flight"],
+    ["gecaso.freshness", "gecaso.flight"],
     ["gecaso.cache"],
     ["gecaso.decorator"],
     ["gecaso.config"],

@@ -84,7 +84,7 @@ class Codec:
             path, reason = first_unknown(value, self._forms, self._shapes)
             raise PackError(f"{path} {reason}", path=path) from error
 
-    def loads(self, data: bytes) -> Any:
+    def loads(self, data: bytes | memoryview) -> Any:
         """Return the value in ``data``; raise UnpackError, and nothing else, if there is none."""
         try:
             return unpackb(data, ext_hook=self.hook, option=READ_OPTION)

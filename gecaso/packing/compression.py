@@ -9,6 +9,8 @@ from gecaso.errors import UnpackError
 
 __all__ = ["BEST", "PLAIN", "ZLIB", "ZSTD", "compress", "decompress"]
 
+Readable = bytes | memoryview
+
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 
 # What a packer writes. Each Python reads what it can; the rest is a miss, then written anew.
@@ -21,7 +23,7 @@ def compress(data: bytes) -> tuple[int, bytes]:
     return (BEST, small) if len(small) < len(data) * 0.9 else (PLAIN, data)
 
 
-def decompress(method: int, data: bytes, limit: int) -> bytes:
+def decompress(method: int, data: Readable, limit: int) -> Readable:
     """Return what was compressed; raise UnpackError if it is damaged or larger than ``limit``.
 
     No more than ``limit`` bytes are made, whatever the data claims.
@@ -33,7 +35,7 @@ def decompress(method: int, data: bytes, limit: int) -> bytes:
     return _unzstd(method, data, limit)
 
 
-def _inflate(data: bytes, limit: int) -> bytes:
+def _inflate(data: Readable, limit: int) -> bytes:
     reader = zlib.decompressobj()
     try:
         whole = reader.decompress(data, limit + 1)
@@ -56,7 +58,7 @@ if sys.version_info >= (3, 14):
     def _compress(data: bytes) -> bytes:
         return zstd.compress(data)
 
-    def _unzstd(method: int, data: bytes, limit: int) -> bytes:
+    def _unzstd(method: int, data: Readable, limit: int) -> bytes:
         if method != ZSTD:
             raise UnpackError("the data is compressed in a way that is not known here")
         reader = zstd.ZstdDecompressor()
@@ -72,5 +74,5 @@ else:
         # Level 1 takes half the time of the default and gains nearly as much.
         return zlib.compress(data, 1)
 
-    def _unzstd(method: int, data: bytes, limit: int) -> bytes:
+    def _unzstd(method: int, data: Readable, limit: int) -> bytes:
         raise UnpackError("the data is compressed in a way that this Python does not know")

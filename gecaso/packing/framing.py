@@ -69,8 +69,8 @@ class Frame(NamedTuple):
     flags: int
     times: Times | None
     version: bytes
-    fields: bytes
-    payload: bytes
+    fields: bytes | memoryview
+    payload: bytes | memoryview
 
     @property
     def method(self) -> int:
@@ -101,7 +101,7 @@ def framed(
     return data + _LENGTH.pack(crc32(data))
 
 
-def unframed(data: bytes, signer: Signer | None, key: bytes) -> Frame:
+def unframed(data: bytes | memoryview, signer: Signer | None, key: bytes) -> Frame:
     """Return what ``framed`` put together; raise UnpackError if that is not what ``data`` is."""
     if len(data) < _HEAD.size or data[0] != MAGIC:
         raise UnpackError("the data was not packed by gecaso")
@@ -118,7 +118,7 @@ def unframed(data: bytes, signer: Signer | None, key: bytes) -> Frame:
         raise UnpackError("the data is cut off") from error
 
 
-def _whole(data: bytes, flags: int) -> bytes:
+def _whole(data: bytes | memoryview, flags: int) -> bytes | memoryview:
     if flags & SIGNED:
         raise UnpackError("the data is signed, and there is no secret here to check it with")
     if crc32(data) != INTACT:
@@ -126,22 +126,24 @@ def _whole(data: bytes, flags: int) -> bytes:
     return data[: -_LENGTH.size]
 
 
-def _authentic(data: bytes, flags: int, signer: Signer, key: bytes) -> bytes:
+def _authentic(data: bytes | memoryview, flags: int, signer: Signer, key: bytes) -> bytes:
     if not flags & SIGNED:
         raise UnpackError("the data is not signed, and only signed data is read here")
+    data = bytes(data)  # a copy of its own cannot change between the check and the reading
     body = data[:-SIGNATURE_SIZE]
     if not signer.accepts(data[-SIGNATURE_SIZE:], key, body):
         raise UnpackError("the signature is not that of this data under this key")
     return body
 
 
-def _split(flags: int, body: bytes) -> Frame:
-    at, times, version, fields = _HEAD.size, None, b"", b""
+def _split(flags: int, body: bytes | memoryview) -> Frame:
+    at, times, version = _HEAD.size, None, b""
+    fields: bytes | memoryview = b""
     if flags & ENTRY:
         created, fresh_until, dead_after, cost, size = _ENTRY.unpack_from(body, at)
         times = (created, fresh_until, dead_after, cost)
         at += _ENTRY.size + size
-        version = body[at - size : at]
+        version = bytes(body[at - size : at])
     if flags & FIELDS:
         (size,) = _LENGTH.unpack_from(body, at)
         at += _LENGTH.size + size

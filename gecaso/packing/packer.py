@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from zlib import crc32
 
 from ormsgpack import unpackb
@@ -40,6 +40,7 @@ from gecaso.packing.signing import Secret, Signer
 __all__ = ["Packer", "Serializer", "current_packer", "pack", "unpack", "using"]
 
 Buffer = bytes | bytearray | memoryview
+T = TypeVar("T", bytes, bytes | memoryview)
 
 MAX_BYTES = 64 * 1024 * 1024
 COMPRESS_FROM = 1024  # bytes; below, there is little to gain
@@ -201,7 +202,7 @@ class Packer:
 
     def _open(self, data: Buffer, key: bytes) -> tuple[Frame, dict[str, Any], Any]:
         """Return what was around the payload, the fields and the value."""
-        whole = _as_bytes(data)
+        whole = _as_buffer(data)
         if len(whole) > self.max_bytes:
             raise UnpackError(f"the data has more than {self.max_bytes} bytes")
         frame = unframed(whole, self._signer, key)
@@ -209,7 +210,7 @@ class Packer:
         payload = compression.decompress(frame.method, frame.payload, self.max_bytes)
         return frame, fields, self._value(frame.format, payload)
 
-    def _value(self, form: int, payload: bytes) -> Any:
+    def _value(self, form: int, payload: bytes | memoryview) -> Any:
         if form == PICKLE and self._signer is not None:
             import pickle
 
@@ -218,7 +219,7 @@ class Packer:
             raise UnpackError("the data was packed by another serializer")
         if self._serializer is None:
             return self._codec.loads(payload)
-        return _read(self._serializer.loads, payload)
+        return _read(self._serializer.loads, bytes(payload))
 
     def __repr__(self) -> str:
         signed = "signed" if self._signer else "unsigned"
@@ -260,16 +261,17 @@ def _pickled(value: object, reason: PackError) -> bytes:
         raise PackError(message, path=reason.path) from error
 
 
-def _read(loads: Callable[[bytes], Any], payload: bytes) -> Any:
+def _read(loads: Callable[[T], Any], payload: T) -> Any:
     try:
         return loads(payload)
     except Exception as error:  # a serializer of the user's, or a class that has changed
         raise UnpackError(f"the payload cannot be read: {error}") from error
 
 
-def _as_bytes(data: object) -> bytes:
+def _as_buffer(data: object) -> bytes | memoryview:
+    """Return ``data`` as it is if possible: a large file that is mapped is not copied."""
     if isinstance(data, memoryview):
-        return data.tobytes()
+        return data.cast("B") if data.c_contiguous else data.tobytes()
     if isinstance(data, (bytes, bytearray)):
         return bytes(data)
     raise TypeError(f"packed data is bytes or like bytes, not {type(data).__name__}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from asyncio import AbstractEventLoop, BaseProtocol, Future
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -81,12 +82,18 @@ class Transport(asyncio.Transport):
         state = "lost" if self._is_lost else "closing" if self._is_closing else "open"
         return f"<Transport from {self.get_extra_info('sockname')}, {state}>"
 
-    def open(self, factory: Factory, peer: Transport) -> None:
+    def open(self, factory: Factory, peer: Transport, server: Server | None = None) -> None:
         """Make the protocol and tell it, before anything else, of the connection."""
         self._peer = peer
+        self._server = server
         self._protocol = factory()
         self._protocol.connection_made(self)
         self._pump_soon()
+
+    def refuse(self, peer: Transport) -> None:
+        """Never open; the peer, which is open already, learns that it is reset."""
+        self._is_closing = True
+        peer.put(ConnectionResetError("Connection reset by peer"))
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -294,10 +301,12 @@ class Server(asyncio.AbstractServer):
             await self.wait_closed()
 
     def accept(self, transport: Transport, peer: Transport) -> None:
-        """Take a new connection."""
-        transport._server = self
+        """Take a new connection; one that is still in the queue of a closed server is reset."""
+        if self._is_closed:
+            transport.refuse(peer)
+            return
         self._transports[transport] = None
-        transport.open(self._factory, peer)
+        transport.open(self._factory, peer, self)
 
     def lost(self, transport: Transport) -> None:
         """Forget a connection that has ended."""
@@ -327,6 +336,9 @@ class Server(asyncio.AbstractServer):
                     waiter.set_result(None)
 
     async def wait_closed(self) -> None:
+        """Return when the server is closed; from Python 3.12 on, when its connections are too."""
+        if sys.version_info < (3, 12):
+            return
         if self._is_closed and self._transports:
             waiter: Future[None] = self._network.loop.create_future()
             self._waiters.append(waiter)

@@ -61,7 +61,7 @@ class NetworkLoop(asyncio.BaseEventLoop):
             server.begin()
         return server
 
-    async def create_connection(  # type: ignore[override]  # likewise
+    async def create_connection(
         self,
         protocol_factory: Factory,
         host: str | None = None,
@@ -78,7 +78,7 @@ class NetworkLoop(asyncio.BaseEventLoop):
         address = ("127.0.0.1" if host in EVERYWHERE | HERE else host, int(port))
         return await self.network.connect(protocol_factory, address)
 
-    async def create_unix_connection(  # type: ignore[override]  # likewise
+    async def create_unix_connection(
         self,
         protocol_factory: Factory,
         path: object = None,
@@ -91,7 +91,7 @@ class NetworkLoop(asyncio.BaseEventLoop):
         _refuse_options(ssl, sock)
         return await self.network.connect(protocol_factory, str(path))
 
-    async def getaddrinfo(  # type: ignore[override]  # typeshed knows more of the result
+    async def getaddrinfo(
         self,
         host: object,
         port: object,
@@ -115,9 +115,7 @@ class NetworkLoop(asyncio.BaseEventLoop):
             return [(socket.AF_INET, kind, proto or 6, "", (str(address), number))]
         return [(socket.AF_INET6, kind, proto or 6, "", (str(address), number, 0, 0))]
 
-    async def getnameinfo(  # type: ignore[override]  # likewise
-        self, sockaddr: Any, flags: int = 0
-    ) -> tuple[str, str]:
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         return str(sockaddr[0]), str(sockaddr[1])
 
 

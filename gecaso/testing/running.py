@@ -7,9 +7,11 @@ import gc
 import inspect
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from gecaso.testing.failures import CannotExplore, Deadlock, Unhandled
+from gecaso.testing.places import task_place
 from gecaso.testing.virtual import Chooser, Fifo, Observer, VirtualLoop
 
 __all__ = ["Runner", "Scenario", "Schedule"]
@@ -93,7 +95,9 @@ class Runner:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the schedule fails with it
-            return reports.error() if reports.contexts and not main.done() else error
+            if reports.contexts and not main.done():
+                return reports.error()
+            return _with_waiting(error, loop) if isinstance(error, Deadlock) else error
         return None
 
     def _collect(self) -> None:
@@ -125,6 +129,15 @@ class _Reports:
         error = Unhandled(f"{context['message']}{what}")
         error.__cause__ = cause
         return error
+
+
+def _with_waiting(error: Deadlock, loop: VirtualLoop) -> Deadlock:
+    """Name those who wait, and where."""
+    waiting: list[str] = []
+    for task in loop.pending_tasks():
+        path, line = task_place(task) or ("?", 0)
+        waiting.append(f"    {task.get_name()} waits at {Path(path).name}:{line}")
+    return Deadlock("\n".join([str(error), *waiting]))
 
 
 async def _awaited(scenario: Scenario) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import linecache
 import re
-import sysconfig
 from asyncio import Task
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from gecaso.testing.network import Transport
+from gecaso.testing.places import function_place, task_place
 from gecaso.testing.virtual import PLAIN, START, Ready, Timer, VirtualLoop
 
 __all__ = ["Story", "Turn"]
@@ -25,8 +23,6 @@ FARTHEST = 36  # from one column to the next
 LONGEST = 120  # lines
 FIRST = 20  # of these, the rest is the end
 
-STDLIB = sysconfig.get_paths()["stdlib"]
-OWN = str(Path(__file__).parent)
 UNNAMED = re.compile(r"Task-\d+")
 
 
@@ -54,17 +50,17 @@ class Story:
     # --- listening ----------------------------------------------------------------------------
 
     def before(self, handle: Ready | Timer, deviates: bool) -> None:
-        self._loop = handle._loop  # type: ignore[assignment]  # no other loop has such handles
-        owner = handle.owner
+        self._loop = handle._loop  # pyright: ignore[reportPrivateUsage] - handles have no public names
+        owner = cast(Task[Any] | None, handle.owner)
         if isinstance(owner, Task):
             self._who = self._label(owner)
-            self._tell(_place(owner.get_coro()), "", deviates)
+            self._tell(task_place(owner), "", deviates)
         else:
             self._who = "callbacks"
             self._callback(handle, deviates)
 
     def after(self, handle: Ready | Timer) -> None:
-        owner = handle.owner
+        owner = cast(Task[Any] | None, handle.owner)
         if isinstance(owner, Task) and owner.done():
             self._loop = None  # it belongs to the line before: no step, no time
             self._tell(None, _outcome(owner), False)
@@ -74,7 +70,7 @@ class Story:
         self._tell(None, f"choose({options}) is {choice}", choice > 0)
 
     def _callback(self, handle: Ready | Timer, deviates: bool) -> None:
-        callback: Any = handle._callback
+        callback: Any = handle._callback  # pyright: ignore[reportPrivateUsage] - likewise
         target = getattr(callback, "__self__", None)
         name = getattr(callback, "__name__", "")
         if isinstance(target, Transport) and name == "_pump":
@@ -82,8 +78,8 @@ class Story:
             self._tell(None, target.next_piece(), deviates)
         elif isinstance(target, VirtualLoop) and name == "_run_function":
             self._who = "executor"
-            self._tell(*_function(handle._args[1]), deviates)
-        elif (shown := _function(callback))[0] is not None:
+            self._tell(*function_place(handle._args[1]), deviates)
+        elif (shown := function_place(callback))[0] is not None:
             self._tell(*shown, deviates)
         elif deviates:
             kind = "callback" if handle.owner is PLAIN else "timer"
@@ -125,11 +121,16 @@ class Story:
 
 
 def _compressed(turns: list[Turn]) -> Iterator[Turn]:
-    """Leave out the turns of a task that follow its own: nobody came between."""
+    """Leave out turns of a task that follow its own at the same time: nobody came between."""
     last: Turn | None = None
     for turn in turns:
-        follows = last is not None and last.who == turn.who and last.place is not None
-        if follows and turn.place is not None and not turn.deviates:
+        if (
+            last is not None
+            and (last.who, last.time) == (turn.who, turn.time)
+            and last.place is not None
+            and turn.place is not None
+            and not turn.deviates
+        ):
             continue
         yield turn
         last = turn
@@ -178,40 +179,7 @@ def _line(turn: Turn, columns: dict[str, int], *, with_file: bool) -> str:
 def _outcome(task: Task[Any]) -> str:
     if task.cancelled():
         return "is cancelled"
-    error: BaseException | None = task._exception  # type: ignore[attr-defined]  # exception() would count as retrieving it
+    error: BaseException | None = task._exception
     if error is None:
         return "returns"
     return f"raises {type(error).__name__}: {error}".splitlines()[0]
-
-
-def _place(coroutine: Any) -> tuple[str, int] | None:
-    """Return file and line of the innermost frame that is not asyncio's or the explorer's own."""
-    place = None
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is None:
-            frame = getattr(coroutine, "ag_frame", None)
-        if frame is None:
-            break
-        if _is_shown(frame.f_code) or place is None:
-            place = (frame.f_code.co_filename, frame.f_lineno)
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return place
-
-
-def _function(callback: Any) -> tuple[tuple[str, int] | None, str]:
-    """Return file and line of a function, if it is to be shown, and its name."""
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    function = getattr(callback, "__func__", callback)
-    name = getattr(function, "__qualname__", type(function).__name__)
-    code = getattr(function, "__code__", None)
-    if code is None or not _is_shown(code):
-        return None, name
-    return (code.co_filename, code.co_firstlineno), f"{name}()"
-
-
-def _is_shown(code: CodeType) -> bool:
-    path = code.co_filename
-    in_stdlib = path.startswith(STDLIB) and "site-packages" not in path
-    return not (in_stdlib or path.startswith(OWN) or "/anyio/" in path)

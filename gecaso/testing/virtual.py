@@ -50,10 +50,14 @@ class Ready(asyncio.Handle):
     """A callback that is ready to run, or will be when its time has come.
 
     ``owner`` is the task whose step it is, `PLAIN` for a plain callback, or None. It may run when
-    the loop's count of plain callbacks has reached ``turn``. It is ready ``since`` that time.
+    the loop's count of plain callbacks has reached ``turn``. It is ready ``since`` that time, and
+    ``timed`` if it had to wait for it.
     """
 
-    __slots__ = ("owner", "since", "turn")
+    __slots__ = ("owner", "since", "timed", "turn")
+
+    _loop: VirtualLoop
+    _callback: Callable[..., object]
 
     def __init__(
         self,
@@ -73,14 +77,23 @@ class Ready(asyncio.Handle):
         self.owner: object = None
         self.turn = 0
         self.since = 0.0
+        self.timed = False
 
 
 class Timer(asyncio.TimerHandle):
     """The same for a callback that waits for its time; two of them are never equal."""
 
-    __slots__ = ("owner", "since", "turn")
+    __slots__ = ("owner", "since", "timed", "turn")
 
-    __eq__ = object.__eq__
+    _loop: VirtualLoop
+    _callback: Callable[..., object]
+    owner: object
+    timed: bool
+    turn: int
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     __hash__ = object.__hash__
 
     def __init__(
@@ -156,6 +169,7 @@ class VirtualLoop(NetworkLoop):
     _closed: bool
     _thread_id: int | None
     _asyncgens_shutdown_called: bool
+    _task_factory: object
 
     def __init__(
         self, chooser: Chooser | None = None, *, lag: float = 0.0, max_steps: int = 100_000
@@ -171,6 +185,7 @@ class VirtualLoop(NetworkLoop):
         self._now = START
         self._timers: list[tuple[float, int, Timer]] = []
         self._timers_made = 0
+        self._due = 0  # timers among what is ready
         self._ready: list[Ready | Timer] = []
         self._plain = 0  # how many plain callbacks were registered
         self._turn = 1  # and whose turn it is
@@ -240,6 +255,7 @@ class VirtualLoop(NetworkLoop):
         else:
             self._timers_made += 1
             heapq.heappush(self._timers, (when, self._timers_made, timer))
+            timer.timed = True
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -268,8 +284,11 @@ class VirtualLoop(NetworkLoop):
                 if index == len(ready):
                     index = self._pass()
             handle = ready.pop(index)
-            if handle.owner is PLAIN:
+            owner = handle.owner
+            if owner is PLAIN:
                 self._turn += 1
+            elif handle.timed:
+                self._due -= 1
             if handle._cancelled:
                 continue
             self.steps += 1
@@ -318,9 +337,15 @@ class VirtualLoop(NetworkLoop):
             timer = heapq.heappop(timers)[2]
             if not timer._cancelled:
                 self._ready.append(timer)
+                self._due += 1
 
     def _may_pass(self) -> bool:
-        """Return whether time may pass now: nothing has to wait longer than ``lag`` seconds."""
+        """Return whether time may pass now: nothing has to wait longer than ``lag`` seconds.
+
+        A timer that is due goes before all later ones, as in asyncio.
+        """
+        if self._due:
+            return False
         timers = self._timers
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
@@ -392,7 +417,7 @@ class VirtualLoop(NetworkLoop):
                 self.call_exception_handler({"message": message, "exception": error})
         self._generators.clear()
 
-    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> Future[T]:  # type: ignore[override]  # typeshed has a coroutine; asyncio returns a future
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> Future[T]:
         """Run a function at some later point of the schedule, in this thread, at one go."""
         future: Future[T] = self.create_future()
         self.arrive(self._run_function, future, func, args)

@@ -14,7 +14,7 @@ from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError
 from gecaso.keys import Key, as_key
 from gecaso.storages import MemcachedStorage
-from gecaso.storages._memcached_wire import Connections
+from gecaso.storages._memcached_client import Connections
 
 KEY = as_key("a")
 
@@ -43,7 +43,15 @@ async def committed(storage: MemcachedStorage, lease: Lease, value: object) -> b
 def pass_time(seconds: float, *storages: MemcachedStorage) -> None:
     """Let the server's clock go on, in the eyes of these storages."""
     for storage in storages:
-        storage._server.clock.offset += seconds  # pyright: ignore[reportPrivateUsage] - the clock
+        storage._clock.offset += seconds  # pyright: ignore[reportPrivateUsage] - the clock
+
+
+def client_of(storage: MemcachedStorage) -> Connections:
+    """Return the connections of this loop to the one server of a storage that was used."""
+    (link,) = storage._here.get()._links.values()  # pyright: ignore[reportPrivateUsage] - to break it
+    client = link._client  # pyright: ignore[reportPrivateUsage] - likewise
+    assert client is not None
+    return client
 
 
 def interleave(

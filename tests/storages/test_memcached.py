@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterator
 from math import inf
 from typing import Any
 
@@ -20,29 +20,17 @@ from gecaso.errors import (
 from gecaso.events import Corrupt, Event, listening
 from gecaso.keys import as_key
 from gecaso.storages import MemcachedStorage
-from gecaso.storages._memcached_wire import Connections
+from gecaso.storages._memcached_wire import Ask, Line
 from tests.conftest import running
 from tests.servers import MemcachedServer
 from tests.storages.memcached_kit import (
     KEY,
+    client_of,
     committed,
     leased,
     pass_time,
     stale,
 )
-
-
-@pytest.fixture
-async def storage(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
-
-
-@pytest.fixture
-async def other(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    """Another process, as far as the server can tell."""
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
 
 
 @pytest.fixture
@@ -157,20 +145,20 @@ async def test_lookups_of_one_tick_share_one_command(
     storage: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await storage.set_many({n: n for n in range(100)})
-    asked: list[list[bytes]] = []
-    original = Connections.look
+    asked: list[bytes] = []
+    original = Line.ask
 
-    async def counted(self: Connections, names: Iterable[bytes]) -> Any:
-        asked.append(list(names))
-        return await original(self, asked[-1])
+    def counted(self: Line, data: bytes, ask: Ask, **how: Any) -> None:
+        asked.append(data)
+        original(self, data, ask, **how)
 
-    monkeypatch.setattr(Connections, "look", counted)
+    monkeypatch.setattr(Line, "ask", counted)
     found = await asyncio.gather(*[storage.lookup(as_key(n % 101)) for n in range(300)])
     assert [None if one is None else one.value for one in found] == [
         None if n % 101 == 100 else n % 101 for n in range(300)
     ]
     assert len(asked) == 1
-    assert len(asked[0]) == 101
+    assert len(asked[0].split()) == 1 + 101
 
 
 async def test_a_lookup_is_not_shared_once_it_was_sent(
@@ -198,17 +186,16 @@ async def test_a_value_with_line_breaks_and_words_of_the_protocol_comes_back(
 # --- too large, unreadable, bad input -----------------------------------------------------------
 
 
-async def test_a_value_beyond_the_limit_of_the_server_is_refused(
-    storage: MemcachedStorage,
-) -> None:
+async def test_a_value_beyond_the_bound_is_refused(memcached_url: str) -> None:
     noise = random.Random(7).randbytes
-    await storage.set("a", noise(1_000_000))
-    lease = await leased(storage, as_key("b"))
-    with pytest.raises(ValueTooLarge, match="larger -I") as raised:
-        await storage.commit({lease: storage.new_entry(noise(1_100_000))})
-    assert raised.value.size > raised.value.limit > 1_000_000
-    await storage.release([lease])
-    await leased(storage, as_key("b"))
+    async with MemcachedStorage(memcached_url, max_value_bytes=1_050_000) as storage:
+        await storage.set("a", noise(1_040_000))
+        lease = await leased(storage, as_key("b"))
+        with pytest.raises(ValueTooLarge, match="max_value_bytes=") as raised:
+            await storage.commit({lease: storage.new_entry(noise(1_100_000))})
+        assert raised.value.size > raised.value.limit == 1_050_000
+        await storage.release([lease])
+        await leased(storage, as_key("b"))
 
 
 async def test_a_server_with_a_larger_limit_takes_larger_values(
@@ -216,7 +203,7 @@ async def test_a_server_with_a_larger_limit_takes_larger_values(
 ) -> None:
     value = random.Random(7).randbytes(9_000_000)
     url = own_memcached_with_16_mb.url
-    async with MemcachedStorage(url, timeout=5) as storage:
+    async with MemcachedStorage(url, timeout=5, connect_timeout=5) as storage:
         await storage.set("a", value)
         assert await storage.get("a") == value
 
@@ -225,7 +212,7 @@ async def test_what_the_server_refuses_as_too_large_is_too_large(
     storage: MemcachedStorage,
 ) -> None:
     await storage.ping()
-    storage._server.item_size_max = 1 << 30  # pyright: ignore[reportPrivateUsage] - a wrong belief
+    client_of(storage).item_size_max = 1 << 30  # a wrong belief
     with pytest.raises(ValueTooLarge):
         await storage.set("a", random.Random(7).randbytes(1_100_000))
     await storage.set("a", 1)
@@ -261,16 +248,12 @@ async def test_rubbish_of_another_client_is_a_counted_miss_and_is_replaced(
     assert await storage.get("a") == 1
 
 
-async def test_a_value_copied_under_another_key_is_a_miss(
-    memcached_url: str, memcached_server: MemcachedServer
-) -> None:
+async def test_a_value_copied_under_another_key_is_a_miss(memcached_url: str) -> None:
     async with MemcachedStorage(memcached_url, secret="0123456789abcdef") as storage:
         await storage.set("alice", "secret")
-        client = Connections(*storage._server.address, 1)  # pyright: ignore[reportPrivateUsage] - where it is
-        await client.pool.open()
+        client = client_of(storage)
         data, _ = (await client.look([b":alice"]))[b":alice"]
         await client.set(b":mallory", data)
-        await client.close()
         assert await storage.fetch([as_key("mallory")]) == {}
         assert await storage.get("alice") == "secret"
 
@@ -282,16 +265,20 @@ async def test_a_value_copied_under_another_key_is_a_miss(
         "localhost:port",
         "localhost:70000",
         "localhost:0",
-        "a:1,b:2",
-        "memcached://user:pass@host:11211",
+        "a:1,b:2,",
+        "memcached://user@host:11211",
+        "elasticache://a:1,b:2",
         "memcached://host/0",
         "",
-        ["localhost:11211"],
+        [],
+        [7],
+        ["memcacheds://a", "memcached://b"],
+        7,
         None,
     ],
 )
 def test_an_address_that_is_none_is_refused_with_what_is_accepted(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match='"host:port" or "memcached://host:port"'):
+    with pytest.raises(ConfigurationError, match=r"host:port|elasticache|memcacheds"):
         MemcachedStorage(url)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from gecaso.errors import (
     StorageError,
 )
 from gecaso.storages import MemcachedStorage
-from gecaso.storages._memcached_wire import Connections
+from gecaso.storages._memcached_client import Connections
 from tests.servers import MemcachedServer
 from tests.storages.memcached_kit import (
     KEY,
@@ -22,20 +21,6 @@ from tests.storages.memcached_kit import (
     refused,
     stale,
 )
-
-
-@pytest.fixture
-async def storage(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
-
-
-@pytest.fixture
-async def other(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    """Another process, as far as the server can tell."""
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
-
 
 # --- invalidation and put -----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ import pytest
 from gecaso.entry import Lease, new_token
 from gecaso.keys import as_key
 from gecaso.storages import MemcachedStorage
+from gecaso.storages._memcached_client import Connections
 from gecaso.storages._memcached_records import Mark
-from gecaso.storages._memcached_wire import Connections
 from tests.servers import MemcachedServer
 from tests.storages.memcached_kit import (
     KEY,
@@ -24,20 +24,6 @@ from tests.storages.memcached_kit import (
     refused,
     stale,
 )
-
-
-@pytest.fixture
-async def storage(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
-
-
-@pytest.fixture
-async def other(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
-    """Another process, as far as the server can tell."""
-    async with MemcachedStorage(memcached_url, namespace="t") as storage:
-        yield storage
-
 
 # --- leases -----------------------------------------------------------------------------------
 

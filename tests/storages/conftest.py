@@ -1,0 +1,23 @@
+"""Fixtures that several modules of tests of storages share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gecaso.storages import MemcachedStorage
+
+
+@pytest.fixture
+async def storage(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
+    """A storage on the shared memcached, unless a module has another one."""
+    async with MemcachedStorage(memcached_url, namespace="t") as storage:
+        yield storage
+
+
+@pytest.fixture
+async def other(memcached_url: str) -> AsyncIterator[MemcachedStorage]:
+    """Another process, as far as the server can tell."""
+    async with MemcachedStorage(memcached_url, namespace="t") as storage:
+        yield storage
