@@ -63,8 +63,8 @@ class Stats:
     lost: int
     uncacheable: int
     storage_errors: int
-    stale: int
-    refreshes: int
+    stale: int = 0
+    refreshes: int = 0
 
 
 class Function:

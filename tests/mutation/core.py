@@ -117,8 +117,8 @@ CORE = (
     Mutant(
         "no look after the lease (in process)",
         LOCAL_LOADING,
-        "        if lease.seen is not None:\n",
-        "        if lease.seen is not None and False:\n",
+        "            outcome = self._outcome_of(call, lease.seen, early)\n",
+        "            outcome = None\n",
         FLIGHTS,
     ),
     Mutant(
@@ -131,8 +131,8 @@ CORE = (
     Mutant(
         "what was seen beside a lease is for late joiners too",
         "gecaso/loading.py",
-        "return Outcome(entry.value, upto=mark) if verdict is Verdict.FRESH else None",
-        "return Outcome(entry.value) if verdict is Verdict.FRESH else None",
+        "return Outcome(self.value(call, entry), upto=mark) if verdict in SERVED else None",
+        "return Outcome(self.value(call, entry)) if verdict in SERVED else None",
         FLIGHTS,
     ),
     # --- joining --------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ CORE = (
     ),
     Mutant(
         "a result that is used up once is shared",
-        "gecaso/loading.py",
+        "gecaso/loads.py",
         "            if type(value) in USED_UP:\n",
         "            if False:\n",
         ("tests/test_callables.py", "tests/test_cache.py", "tests/test_decorator.py"),
@@ -280,8 +280,8 @@ CORE = (
     Mutant(
         "a failed invalidation is forgotten",
         GUARD,
-        "        else:\n            self._postpone(keys, may_arrive_late=is_put)\n",
-        "",
+        "            self._postpone(failed, may_arrive_late=is_put)\n",
+        "            pass\n",
         INVALIDATED,
     ),
     Mutant(
@@ -416,7 +416,7 @@ CORE = (
         "a commit does not ask whether the lease is still out (three methods)",
         TABLE,
         (
-            "            if not self.owns(lease):\n"
+            "            if not self.owns(lease) or self._held[lease.key].committing:\n"
             "                return False\n"
             "            self._held[lease.key].committing"
         ),

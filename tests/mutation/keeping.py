@@ -15,15 +15,15 @@ KEEPING = (
     Mutant(
         "a hit does not look at the clock",
         "gecaso/codegen.py",
-        '"                if @now() < @entry.fresh_until:"',
+        '"                if @now() < @entry.quick_until:"',
         '"                if True:"',
         (*HITS, "tests/test_freshness.py"),
     ),
     Mutant(
         "a stale entry is fresh",
         "gecaso/freshness.py",
-        "return Verdict.FRESH if now < entry.fresh_until else Verdict.LOAD",
-        "return Verdict.FRESH",
+        "    if now < entry.fresh_until:\n        due",
+        "    if True:\n        due",
         ("tests/test_freshness.py", *HITS),
     ),
     Mutant(
@@ -36,8 +36,8 @@ KEEPING = (
     Mutant(
         "get gives what is no longer fresh",
         "gecaso/base.py",
-        "if entry is None or not self.now() < entry.fresh_until:",
-        "if entry is None:",
+        "not self.now() < (entry.dead_after if stale else entry.fresh_until):",
+        "not self.now() < entry.dead_after:",
         (*MEMORY, "tests/storages/test_contract.py"),
     ),
     Mutant(
