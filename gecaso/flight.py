@@ -7,10 +7,11 @@ under a lock that is held for dict operations alone.
 Who gets what a flight brings:
 
 * a caller that joined *before* the storage was last looked at (`Flight.mark`) always does;
-* one that joined later does only if the commit succeeded, or if the flight had no lease because
-  the storage was out of reach. Otherwise it starts over (`AGAIN`), and all of those share one new
-  flight. Without this rule a caller could start after an invalidation in another process, join a
-  load from before it, and get the old value.
+* one that joined later, before the commit was sent, does only if the commit succeeded, or if the
+  flight had no lease because the storage was out of reach;
+* everybody else starts over (`AGAIN`): looks again, and shares one new flight if need be. Without
+  this rule a caller could start after an invalidation in another process, join a load from before
+  it, and get the old value.
 """
 
 from __future__ import annotations

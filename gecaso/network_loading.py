@@ -138,10 +138,13 @@ class NetworkLoading(Loading):
             if not isinstance(error, Exception):
                 raise
             return Outcome(error=error, upto=upto)
+        # Who joins from here on may come after an invalidation that the commit came before: the
+        # storage has made it, and its answer is still on its way.
+        early = flight.mark()
         is_stored = await self._commit(call, colour, taken, entry)
         if not (is_stored or call.is_cut_off) and taken.keeper.lost:
             self._note_lost(call)
-        return Outcome(value, upto=None if is_stored else taken.early)
+        return Outcome(value, upto=early if is_stored else taken.early)
 
     async def _give_up(
         self, flight: Flight, call: Call, colour: Colour, taken: _Taken

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gecaso.entry import Busy, Entry, Lease
@@ -25,7 +25,17 @@ from ._memcached_parts import Head
 from ._memcached_records import GONE, Mark, WireKeys, exptime
 from ._memcached_wire import Found
 
-__all__ = ["TRIES", "Leasing", "TimedLease", "Unsure", "contended", "end_mark", "names_of"]
+__all__ = [
+    "TRIES",
+    "Leasing",
+    "TimedLease",
+    "Unsure",
+    "contended",
+    "end_mark",
+    "end_marks",
+    "is_mark_of",
+    "names_of",
+]
 
 TRIES: Final = 20  # how often an operation is begun anew because others change the same key
 LATE: Final = 5.0  # seconds after its end that a mark which was set late may still be found
@@ -144,7 +154,7 @@ class Leasing:
             busy.stale = entry
             return busy
         if entry is None:
-            await end_mark(client, beside, found.get(beside), mark.token)
+            await end_marks(client, name, found, mark.token)
             return None
         return entry
 
@@ -175,8 +185,7 @@ class Leasing:
                 return False
             if await client.cas(name, data, held.place[1], expiry):
                 held.marks.pop(name, None)
-                for at, found in held.marks.items():
-                    await end_mark(client, at, found, lease.token)
+                await end_marks(client, name, held.marks, lease.token)
                 await client.delete_parts((held.place[0],))
                 return True
         raise contended(name)
@@ -186,12 +195,16 @@ class Leasing:
         names = names_of(lease, name)
         for _ in range(TRIES):
             found = await client.look(names, whole=False)
-            ours = {at: one for at, one in found.items() if _is_mark_of(lease.token, one)}
+            ours = {at: one for at, one in found.items() if is_mark_of(lease.token, one)}
             if names[-1] not in ours:
                 return None
             if name in found:
-                kept = name in ours or self._is_unchanged(lease, name, found[name])
-                return Held(found[name], ours) if kept else None
+                if name in ours or self._is_unchanged(lease, name, found[name]):
+                    return Held(found[name], ours)
+                # A put came between our mark and our look at the value. It took no mark away, since
+                # there was none yet, and nobody but us would.
+                await end_marks(client, name, ours, lease.token)
+                return None
             # The value has gone by itself: an invalidation would have taken our mark before.
             mark = Mark(lease.token, lease.until)
             await client.add(name, mark.pack(), exptime(mark.until, self.now()))
@@ -212,13 +225,26 @@ def names_of(lease: Lease, name: bytes) -> tuple[bytes, ...]:
     return (name,) if lease.seen is None else (name, WireKeys.beside(name))
 
 
+async def end_marks(
+    client: Connections, name: bytes, found: Mapping[bytes, Found], token: bytes
+) -> None:
+    """Remove the marks of a lease that were found at ``name`` and beside it."""
+    for at in (name, WireKeys.beside(name)):
+        await end_mark(client, at, found.get(at), token)
+    if WireKeys.beside(name) in found:
+        # An eviction may have put the mark in the place of the value meanwhile. After that it looks
+        # whether the one beside is still there; we look after that one is gone.
+        again = await client.look((name,), whole=False)
+        await end_mark(client, name, again.get(name), token)
+
+
 async def end_mark(client: Connections, name: bytes, found: Found | None, token: bytes) -> None:
     """Remove a mark that was found, if it is the one with this token."""
-    if found is not None and _is_mark_of(token, found):
+    if found is not None and is_mark_of(token, found):
         await client.cas(name, found[0], found[1], GONE)
 
 
-def _is_mark_of(token: bytes, found: Found) -> bool:
+def is_mark_of(token: bytes, found: Found) -> bool:
     mark = Mark.unpack(found[0])
     return mark is not None and mark.token == token
 

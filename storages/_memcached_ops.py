@@ -11,7 +11,15 @@ from gecaso.keys import Key
 from gecaso.packing import Packer
 
 from ._memcached_client import Connections, Item
-from ._memcached_leases import TRIES, Leasing, contended, end_mark, names_of
+from ._memcached_leases import (
+    TRIES,
+    Leasing,
+    contended,
+    end_mark,
+    end_marks,
+    is_mark_of,
+    names_of,
+)
 from ._memcached_link import each
 from ._memcached_records import GONE, Mark, WireKeys, exptime
 from ._memcached_wire import Found
@@ -67,13 +75,10 @@ class Operations:
         return {lease.key for lease, stored in zip(leases, done, strict=True) if stored}
 
     async def release(self, leases: Iterable[Lease], client: Connections) -> None:
-        marks = [
-            (name, lease.token)
-            for lease in leases
-            for name in names_of(lease, self.name(lease.key))
-        ]
-        found = await client.look((name for name, _ in marks), whole=False)
-        await each([end_mark(client, name, found.get(name), token) for name, token in marks])
+        held = [(self.name(lease.key), lease) for lease in leases]
+        names = (at for name, lease in held for at in names_of(lease, name))
+        found = await client.look(names, whole=False)
+        await each([end_marks(client, name, found, lease.token) for name, lease in held])
 
     # --- writing without a lease ------------------------------------------------------------------
 
@@ -170,6 +175,15 @@ class Operations:
             data, expiry = mark.pack(), exptime(mark.until, now)
         if await client.cas(name, data, found[name][1], expiry):
             await client.delete_parts((found[name][0],))
+            if data and mark is not None:
+                await self._take_back(client, name, mark)
+
+    async def _take_back(self, client: Connections, name: bytes, mark: Mark) -> None:
+        """Remove a mark from the place of the value if its lease has ended since we looked."""
+        found = await client.look((name, WireKeys.beside(name)), whole=False)
+        beside = found.get(WireKeys.beside(name))
+        if beside is None or not is_mark_of(mark.token, beside):
+            await end_mark(client, name, found.get(name), mark.token)
 
     # --- data -------------------------------------------------------------------------------------
 

@@ -84,15 +84,14 @@ class Rows:
         look = self.server.statements.look
         for some in _split([*rows]):
             records = await session.fetch(look, [*some, own])
-            generation = 0
-            for key, _, _, its in records:
-                if key == own:
-                    generation = its
-                    break
-            self.generation = generation
-            for key, value, fresh, its in records:
-                if value is not None and its == generation:
-                    found[key] = (value, fresh)
+            there = {record[0]: record for record in records}
+            mark = there.pop(own, None)
+            self.generation = generation = 0 if mark is None else mark[3]
+            found |= {
+                key: (value, fresh)
+                for key, value, fresh, its in there.values()
+                if its == generation and value is not None
+            }
         return found
 
     async def holders(

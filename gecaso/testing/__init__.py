@@ -9,6 +9,7 @@ from gecaso.testing.explorer import Exploration, explore
 from gecaso.testing.failures import CannotExplore, Deadlock, Livelock, ScheduleFailed, Unhandled
 from gecaso.testing.faults import Faults
 from gecaso.testing.history import History
+from gecaso.testing.leaks import Leaked, assert_no_leaks
 from gecaso.testing.records import EVERY_KEY, NOTHING, Operation
 from gecaso.testing.staleness import StaleRead, check
 from gecaso.testing.virtual import VirtualLoop, choose
@@ -23,6 +24,7 @@ __all__ = [
     "FakeClock",
     "Faults",
     "History",
+    "Leaked",
     "Livelock",
     "Operation",
     "ScheduleFailed",
@@ -30,6 +32,7 @@ __all__ = [
     "StorageContract",
     "Unhandled",
     "VirtualLoop",
+    "assert_no_leaks",
     "check",
     "choose",
     "explore",

@@ -124,7 +124,7 @@ class _Judge:
 _words = {
     "load": "whose load began before",
     "put": "whose put had ended before",
-    "initial": "the initial value, before",
+    "initial": "which was there before",
 }
 
 

@@ -141,7 +141,7 @@ def test_the_initial_value_is_served_until_it_is_replaced() -> None:
     check(History.of([read(1, 2, "a")], initial=initial))
     check(History.of([invalidate(1, 4), read(2, 3, "a")], initial=initial))
     check(History.of([invalidate(1, 2), load(3, 4, "a"), read(5, 6, "a")], initial=initial))
-    with pytest.raises(StaleRead, match="the initial value, before an invalidation"):
+    with pytest.raises(StaleRead, match="which was there before an invalidation"):
         check(History.of([invalidate(1, 2), read(3, 4, "a")], initial=initial))
 
 
