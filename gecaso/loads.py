@@ -91,7 +91,8 @@ class Loads:
     def _note_load(self, call: Call, cost: float, error: BaseException | None) -> None:
         if error is None and cost > call.counters.longest:
             call.counters.longest = cost
-        if error is not None and isinstance(error, Exception):
+        events.logger.debug("%s: loaded in %.3f s (%r)", call.key, cost, error)
+        if isinstance(error, Exception):
             self._note_failure(call, error)
         on_load = call.policy.on_load
         if events.hooks or on_load is not None:

@@ -57,14 +57,16 @@ class LocalLoading(Loading):
             call.old = lease.seen
         try:
             value, cost = await self._load(call, colour)
+            mark = flight.mark()  # who joins later, in another thread, may follow an invalidation
             is_stored = self._commit(call, lease, self._entry(call, value, cost))
         except BaseException as error:
+            mark = flight.mark()
             fenced = self._end(call, lease, error)
             if not isinstance(error, Exception):
                 raise
             # Who joined after an invalidation starts over: the failure is older than that.
-            return Outcome(error=error, upto=early if fenced else None)
-        return Outcome(value, upto=None if is_stored else early)
+            return Outcome(error=error, upto=early if fenced else mark)
+        return Outcome(value, upto=mark if is_stored else early)
 
     def _end(self, call: Call, lease: Lease, error: BaseException) -> bool:
         """End the lease of a load that failed; return whether it was killed meanwhile."""

@@ -132,8 +132,9 @@ class NetworkLoading(Loading):
             if isinstance(error, Exception) and call.policy.error_ttl:
                 negative = self._error_entry(call, error, packed_error(error))
                 if negative is not None:
+                    mark = flight.mark()
                     is_stored = await self._commit(call, colour, taken, negative)
-                    return Outcome(error=error, upto=None if is_stored else taken.early)
+                    return Outcome(error=error, upto=mark if is_stored else taken.early)
             upto = await self._give_up(flight, call, colour, taken)
             if not isinstance(error, Exception):
                 raise
@@ -146,20 +147,20 @@ class NetworkLoading(Loading):
             self._note_lost(call)
         return Outcome(value, upto=early if is_stored else taken.early)
 
-    async def _give_up(
-        self, flight: Flight, call: Call, colour: Colour, taken: _Taken
-    ) -> int | None:
+    async def _give_up(self, flight: Flight, call: Call, colour: Colour, taken: _Taken) -> int:
         """End the lease of a load that failed; return whom the failure is for, as a mark.
 
-        Who joined after an invalidation starts over: the failure is older than that.
+        Who joined after an invalidation starts over: the failure is older than that. So does who
+        joins while the storage is asked, for an invalidation may follow its answer.
         """
+        mark = flight.mark()
         kept: set[Key] | None = {call.key}
-        if flight.joined > taken.early:
+        if mark > taken.early:
             kept = await self._try(
                 call, colour, "renew", self.storage.renew, (taken.lease,), call.lease_seconds
             )
         await self._release(call, colour, taken)
-        return None if kept else taken.early
+        return mark if kept else taken.early
 
     async def _release(self, call: Call, colour: Colour, taken: _Taken) -> None:
         taken.keeper.stop()

@@ -14,6 +14,7 @@ from gecaso.freshness import SERVED, Verdict, is_fresh, is_wanted
 from gecaso.functions import Function
 from gecaso.keys import Key
 from gecaso.loops import run_now, start_soon
+from gecaso.switch import is_off
 
 if TYPE_CHECKING:
     from gecaso.explain import Explanation
@@ -136,6 +137,8 @@ class Operations:
         """Return the fresh values among those of many calls, looked up in one batch."""
         function = self.function
         loading = function.loading
+        if is_off() or function.policy.bypass is not None:
+            return {}
         keys = [function.key(*args) for args in calls]
         entries = await loading.look_many(keys, function.policy, function.counters, function.colour)
         now = loading.storage.now()

@@ -106,6 +106,25 @@ async def test_a_late_joiner_of_a_load_that_fails_gets_the_new_value(two: Two) -
         assert await late == NEW
 
 
+async def test_who_joins_a_load_that_has_failed_while_its_lease_ends_starts_over(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.truth.error = ValueError("the old truth is broken")
+    released = hold(monkeypatch, two.b.storage, "release", after=True)
+    early = two.b.call()
+    await released.is_reached()
+    two.truth.error = None
+    two.truth.version = 1
+    await two.a.thing.invalidate(1)
+    late = two.b.call()
+    await two.b.joined(1)
+    released.go.set()
+    async with patience():
+        with pytest.raises(ValueError, match="broken"):
+            await early
+        assert await late == NEW
+
+
 async def test_a_late_joiner_of_a_load_that_was_not_invalidated_shares_it(two: Two) -> None:
     gate = two.truth.close_gate()
     early = two.b.call()

@@ -139,29 +139,29 @@ CORE = (
     Mutant(
         "late joiners of a fenced load get its value (in process)",
         LOCAL_LOADING,
-        "return Outcome(value, upto=None if is_stored else early)",
+        "return Outcome(value, upto=mark if is_stored else early)",
         "return Outcome(value)",
         FLIGHTS,
     ),
     Mutant(
         "late joiners of a fenced load get its value (over a network)",
         NETWORK_LOADING,
-        "return Outcome(value, upto=None if is_stored else taken.early)",
+        "return Outcome(value, upto=early if is_stored else taken.early)",
         "return Outcome(value)",
         FLIGHTS,
     ),
     Mutant(
         "late joiners of a fenced load get its error (in process)",
         LOCAL_LOADING,
-        "return Outcome(error=error, upto=early if fenced else None)",
+        "return Outcome(error=error, upto=early if fenced else mark)",
         "return Outcome(error=error)",
         FLIGHTS,
     ),
     Mutant(
         "late joiners of a fenced load get its error (over a network)",
         NETWORK_LOADING,
-        "        return None if kept else taken.early",
-        "        return None",
+        "        return mark if kept else taken.early",
+        "        return mark",
         FLIGHTS,
     ),
     Mutant(
@@ -254,6 +254,13 @@ CORE = (
         "            return ABANDONED  # each caller looks again",
         "            return None  # each caller looks again",
         ("tests/test_flight.py", "tests/test_policy.py", "tests/test_promises.py"),
+    ),
+    Mutant(
+        "who joins while a commit's answer is on its way gets its value (over a network)",
+        NETWORK_LOADING,
+        "return Outcome(value, upto=early if is_stored else taken.early)",
+        "return Outcome(value, upto=None if is_stored else taken.early)",
+        FLIGHTS,
     ),
     # --- invalidations --------------------------------------------------------------------------
     Mutant(

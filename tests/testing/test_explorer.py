@@ -272,6 +272,31 @@ def test_an_exception_nobody_retrieves_is_a_failure_of_its_schedule() -> None:
     assert failure.schedules > 1
 
 
+def test_an_exception_that_only_the_collector_finds_is_one_of_its_own_schedule() -> None:
+    async def scenario() -> None:
+        if choose(3) == 2:
+            future: Any = asyncio.get_running_loop().create_future()
+            future.set_exception(LookupError("in a circle"))
+            circle = [future]
+            circle.append(circle)
+
+    failure = failure_of(scenario)
+    assert isinstance(failure.__cause__, Unhandled)
+    assert failure.schedule == "2"
+    assert failure.schedules < 30
+    assert "depends on more" not in str(failure)
+
+
+def test_what_is_still_ready_at_the_end_runs() -> None:
+    ran: list[int] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_soon(ran.append, 1)
+
+    explore(scenario, schedules=5)
+    assert ran == [1] * 5
+
+
 def test_a_callback_that_raises_is_a_failure() -> None:
     async def scenario() -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)

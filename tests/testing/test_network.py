@@ -75,6 +75,7 @@ async def pieces_arrive_in_order() -> None:
     client.transport.write(memoryview(b"d"))
     client.transport.close()
     assert client.transport.is_closing()
+    assert "lost" not in client.seen  # it is told later, not within close()
     client.transport.write(b"too late")
     assert await other.lost is None
     assert other.seen == ["made", b"a", b"bc", b"d", "eof", "lost"]

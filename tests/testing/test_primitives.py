@@ -234,6 +234,7 @@ async def streams() -> None:
 async def executor() -> None:
     future = asyncio.get_running_loop().run_in_executor(None, int, "7")
     assert await asyncio.to_thread(str, 7) == "7"
+    assert await asyncio.to_thread(asyncio._get_running_loop) is None  # as in a thread
     assert await future == 7
     with pytest.raises(ValueError, match="invalid"):
         await asyncio.to_thread(int, "x")
