@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gecaso.testing.failures import ScheduleFailed
+from gecaso.testing.handles import Chooser, Fifo
 from gecaso.testing.running import Runner, Scenario, Schedule
 from gecaso.testing.schedules import STRATEGIES, Replay, parse, text
 from gecaso.testing.shrinking import shrink
 from gecaso.testing.story import Story
-from gecaso.testing.virtual import Chooser, Fifo
 from gecaso.testing.virtual_clock import virtual_clock
 
 __all__ = ["Exploration", "explore"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from gecaso.testing.failures import CannotExplore
-from gecaso.testing.network import Address, Factory, Network, Server, Transport
+from gecaso.testing.network import Network, Server
+from gecaso.testing.transports import Address, Factory, Transport
 
 __all__ = ["NetworkLoop"]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gecaso.testing.failures import CannotExplore, Deadlock, Unhandled
+from gecaso.testing.handles import Chooser, Fifo, Observer
 from gecaso.testing.places import task_place
-from gecaso.testing.virtual import Chooser, Fifo, Observer, VirtualLoop
+from gecaso.testing.virtual import VirtualLoop
 
 __all__ = ["Runner", "Scenario", "Schedule"]
 

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import count, groupby
 
-from gecaso.testing.virtual import PLAIN, Chooser, Ready, Timer
+from gecaso.testing.handles import PLAIN, Chooser, Ready, Timer
 
 __all__ = [
     "STRATEGIES",

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-from gecaso.testing.network import Transport
+from gecaso.testing.handles import PLAIN, Ready, Timer
 from gecaso.testing.places import function_place, task_place
-from gecaso.testing.virtual import PLAIN, START, Ready, Timer, VirtualLoop
+from gecaso.testing.transports import Transport
+from gecaso.testing.virtual import START, VirtualLoop
 
 __all__ = ["Story", "Turn"]
 

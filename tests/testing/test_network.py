@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gecaso.testing import CannotExplore, VirtualLoop, choose, explore
-from gecaso.testing.network import MemorySocket
+from gecaso.testing.transports import MemorySocket
 
 Scenario = Callable[[], Coroutine[Any, Any, object]]
 PORT = 6000
