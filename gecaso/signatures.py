@@ -24,6 +24,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+D = TypeVar("D")
 
 
 class _Colourless(Protocol[P]):
@@ -50,10 +51,18 @@ class AsyncCached(_Colourless[P], Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
+    @overload
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    # `lazy(…, default=x)` gives an x, and a ParamSpec has no room for another keyword.
-    async def lazy(self, *args: Any, **kwargs: Any) -> R | Any: ...
+    # A ParamSpec has no room for a keyword of ours, so that these check no arguments.
+    @overload
+    async def peek(self, *args: Any, stale: bool, **kwargs: Any) -> R: ...
+
+    @overload
+    async def lazy(self, *args: P.args, **kwargs: P.kwargs) -> R | Any: ...
+
+    @overload
+    async def lazy(self, *args: Any, default: D, **kwargs: Any) -> R | D: ...
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
@@ -102,9 +111,18 @@ class Cached(_Colourless[P], Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    @overload
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def lazy(self, *args: Any, **kwargs: Any) -> R | Any: ...
+    # A ParamSpec has no room for a keyword of ours, so that these check no arguments.
+    @overload
+    def peek(self, *args: Any, stale: bool, **kwargs: Any) -> R: ...
+
+    @overload
+    def lazy(self, *args: P.args, **kwargs: P.kwargs) -> R | Any: ...
+
+    @overload
+    def lazy(self, *args: Any, default: D, **kwargs: Any) -> R | D: ...
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 

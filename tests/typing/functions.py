@@ -115,7 +115,7 @@ def plain_operations() -> None:
 
 
 async def wrong_operations() -> None:
-    await stored.peek("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await stored.peek("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     await stored.put("no user", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await stored.put(User())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await stored.invalidate()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
