@@ -65,9 +65,7 @@ class Dial(NamedTuple):
             await line.call(command, partial(Lines, 1, (b"STORED",)), at_once=True)
         except ClientException as error:
             if "authentication failure" in str(error):
-                raise NotLetIn(
-                    "user name or password is wrong; see username= and password="
-                ) from None
+                raise NotLetIn("the user name or the password is wrong") from None
             raise
 
 

@@ -29,6 +29,7 @@ logger = logging.getLogger("gecaso")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+AT_ONCE = 1000  # keys in one operation on one server, which has its own time
 MOST = 500  # names in one command
 HEAVIEST = 64 * 1024  # bytes of names in one command
 
@@ -159,34 +160,56 @@ class Here:
             groups = {view.only: list(jobs)}
         else:
             groups = _grouped(view, jobs, everywhere=everywhere)
-        outcomes, here = Outcomes[Job, Result]([], []), view.servers.values()
-        tasks: list[tuple[Server, asyncio.Task[Result]]] = []
-        for server, some in groups.items():
-            link = self.link(server)
-            if server.is_left_alone:
-                if server.breaker.take_probe():
-                    link.probe()
-                if not urgent and server in here:
-                    outcomes.failures.append((some, server.left_alone()))
-                if not (urgent and server in here):
+        outcomes = Outcomes[Job, Result]([], [])
+        while groups:
+            later: dict[Server, list[Job]] = {}
+            tasks: dict[Server, tuple[list[Job], asyncio.Task[Result]]] = {}
+            for server, wanted in groups.items():
+                some, rest = wanted[:AT_ONCE], wanted[AT_ONCE:]
+                if not self._is_to_be_asked(server, view, urgent=urgent):
+                    if server in view.servers.values():
+                        outcomes.failures.append((wanted, server.left_alone()))
                     continue
-            task = link.start(partial(work, some))
-            tasks.append((server, task))
-            if started is not None:
-                started(some, link, task)
+                link = self.link(server)
+                task = link.start(partial(work, some))
+                tasks[server] = wanted, task
+                if rest:
+                    later[server] = rest
+                if started is not None:
+                    started(some, link, task)
+            await self._gather(tasks, view, outcomes, later)
+            groups = later
+        return outcomes
+
+    def _is_to_be_asked(self, server: Server, view: View, *, urgent: bool) -> bool:
+        if not server.is_left_alone:
+            return True
+        if server.breaker.take_probe():
+            self.link(server).probe()
+        return urgent and server in view.servers.values()
+
+    @staticmethod
+    async def _gather(
+        tasks: dict[Server, tuple[list[Job], asyncio.Task[Result]]],
+        view: View,
+        outcomes: Outcomes[Job, Result],
+        later: dict[Server, list[Job]],
+    ) -> None:
+        """Wait for tasks; what fails on a server is not gone on with there."""
         if tasks:
-            await asyncio.wait([task for _, task in tasks])
-        for server, task in tasks:
+            await asyncio.wait([task for _, task in tasks.values()])
+        for server, (jobs, task) in tasks.items():
             error = task.exception()
             if error is None:
                 outcomes.results.append(task.result())
-            elif not isinstance(error, Exception):
+                continue
+            later.pop(server, None)
+            if not isinstance(error, Exception):
                 raise error
-            elif server in here:
-                outcomes.failures.append((groups[server], error))
+            if server in view.servers.values():
+                outcomes.failures.append((jobs, error))
             else:  # it has left the pool; whoever still looks there cannot reach it either
                 logger.debug("an invalidation did not reach %s, which has left: %s", server, error)
-        return outcomes
 
     # --- lookups --------------------------------------------------------------------------------
 

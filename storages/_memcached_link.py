@@ -129,7 +129,7 @@ class Link:
             server.breaker.succeeded()
         return result
 
-    def _failed(self, error: Exception, limit: float) -> GecasoError:
+    def _failed(self, error: Exception, limit: float) -> Exception:
         """Count a failure, and return it as an error of ours."""
         if self.is_closed:
             return StorageError("the storage was closed during the operation")

@@ -11,7 +11,7 @@ from gecaso.errors import ConfigurationError
 
 from ._memcached_client import Dial
 from ._memcached_server import ACCEPTED, Address
-from ._memcached_sources import Asked, Cluster, Named, Servers, Source
+from ._memcached_sources import Asked, Cluster, Named, Servers, Source, texts_of
 
 __all__ = ["Place"]
 
@@ -30,18 +30,13 @@ class Place:
     login: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, servers: object) -> Place:
+    def of(cls, servers: str | Iterable[str] | Servers) -> Place:
         """Read a URL, a list of them, or take a function; raise `ConfigurationError`."""
         if isinstance(servers, str):
             return cls._of_text(servers)
         if callable(servers):
             return cls(function=servers)
-        if not isinstance(servers, Iterable):
-            raise ConfigurationError(f"{ACCEPTED}; not {type(servers).__name__}")
-        texts = list(servers)
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ConfigurationError(f"{ACCEPTED}; not {texts!r}")
-        places = [cls._of_text(text) for text in texts]
+        places = [cls._of_text(text) for text in texts_of(servers)]
         return cls._joined(places)
 
     @classmethod
@@ -79,10 +74,12 @@ class Place:
         """Return the place with a login, if there is one."""
         if username is None and password is None:
             return self
-        if not username or not password or " " in username or len(username + password) > 200:
+        words = f"{username}{password}"
+        is_one = len(words) <= 200 and words.isprintable() and " " not in words
+        if not (username and password and is_one):
             raise ConfigurationError(
-                "a login is a user name without spaces, and a password: give both username= and "
-                "password=, or memcached://user:password@host:port"
+                "a login is a name and a password without spaces, 200 characters at most: give "
+                "both username= and password=, or memcached://user:password@host:port"
             )
         return replace(self, login=(username, password))
 

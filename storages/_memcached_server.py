@@ -13,7 +13,6 @@ from aiomcache import ClientException
 from gecaso.breaker import Breaker
 from gecaso.errors import (
     ConfigurationError,
-    GecasoError,
     StorageError,
     StorageTimeout,
     ValueTooLarge,
@@ -160,17 +159,18 @@ class Server:
         if self.breaker.is_open and not was_open:
             logger.warning("%s of a pool is left alone for a while: %s", self, error)
 
-    def as_ours(self, error: Exception, limit: float) -> GecasoError:
-        """Return what the storage raises for an exception that came instead of a reply."""
+    def as_ours(self, error: Exception, limit: float) -> Exception:
+        """Return what the storage raises for an exception that came instead of a reply.
+
+        What has nothing to do with the server, a defect say, stays what it is.
+        """
         ours = self._as_ours(error, limit)
         if ours is not error:
             ours.__cause__ = error
         return ours
 
-    def _as_ours(self, error: Exception, limit: float) -> GecasoError:
+    def _as_ours(self, error: Exception, limit: float) -> Exception:
         match error:
-            case GecasoError():
-                return error
             case TimeoutError():
                 return StorageTimeout(
                     f"{self} did not answer within {limit} s; see whether it is overloaded, or "
@@ -189,4 +189,7 @@ class Server:
                 return StorageError(f"{self} answered what it should not: {error}")
             case ssl.SSLError():
                 return StorageError(f"{self} and we do not agree on TLS: {error!r}")
-        return StorageError(f"{self} is out of reach; see whether it runs there: {error!r}")
+            case OSError() | EOFError() | ValueError() | LookupError():
+                return StorageError(f"{self} is out of reach; see whether it runs there: {error!r}")
+            case _:
+                return error

@@ -15,10 +15,10 @@ from aiomcache import ClientException
 from gecaso.errors import ConfigurationError
 
 from ._memcached_client import Dial
-from ._memcached_server import Address
+from ._memcached_server import ACCEPTED, Address
 from ._memcached_wire import Facts, Values
 
-__all__ = ["Asked", "Cluster", "Named", "Source", "read_cluster"]
+__all__ = ["Asked", "Cluster", "Named", "Servers", "Source", "read_cluster", "texts_of"]
 
 logger = logging.getLogger("gecaso")
 
@@ -116,12 +116,19 @@ class Asked:
             told = await asyncio.to_thread(self._function)
             if inspect.isawaitable(told):
                 told = await told
-        if isinstance(told, str) or not isinstance(told, Iterable):
-            raise ConfigurationError(f"servers= must return a list of servers, not {told!r}")
-        addresses = tuple(map(Address.parse, told))
+        addresses = tuple(map(Address.parse, texts_of(told)))
         if addresses != self._named.known:
             self._named = Named(addresses)
         return await self._named.ask()
+
+
+def texts_of(servers: Any) -> list[str]:
+    """Return a list of servers; raise `ConfigurationError` if it is something else."""
+    if isinstance(servers, Iterable) and not isinstance(servers, str):
+        items: list[Any] = [*servers]
+        if items and all(isinstance(item, str) for item in items):
+            return items
+    raise ConfigurationError(f"{ACCEPTED}; not {servers!r}")
 
 
 class Cluster:
@@ -172,7 +179,7 @@ def read_cluster(config: bytes) -> tuple[int, list[Address]]:
     """
     try:
         version, nodes = config.decode().split("\n", 1)
-        addresses = []
+        addresses: list[Address] = []
         for node in nodes.split():
             host, ip, port = node.split("|")
             addresses.append(Address(f"{host}:{int(port)}", ip or host, int(port), host))

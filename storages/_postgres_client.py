@@ -18,6 +18,7 @@ __all__ = [
     "OUTDATED",
     "POOLER",
     "ROLLED_BACK",
+    "UNSENT",
     "Connection",
     "Locked",
     "Pool",
@@ -34,6 +35,7 @@ __all__ = [
 Record = Sequence[Any]
 T = TypeVar("T")
 
+_client: Any = asyncpg
 _errors: Any = asyncpg.exceptions
 
 MADE_MEANWHILE: tuple[type[Exception], ...] = (
@@ -93,7 +95,7 @@ class Pool(Protocol):
 
 
 def is_pool(given: object) -> bool:
-    return isinstance(given, asyncpg.Pool)
+    return isinstance(given, _client.Pool)
 
 
 def check_url(url: str) -> None:
@@ -122,7 +124,7 @@ def where_of(url: str) -> str:
 
 async def connect(url: str, timeout: float) -> Connection:
     """Connect; statements are prepared by us, where that is possible, and not by asyncpg."""
-    connection: Connection = await asyncpg.connect(url, timeout=timeout, statement_cache_size=0)
+    connection: Connection = await _client.connect(url, timeout=timeout, statement_cache_size=0)
     return connection
 
 
@@ -134,6 +136,10 @@ class Locked(StorageTimeout):
 
 
 _LOGIN: Final = "see whether user, password and database of the URL are right"
+_RIGHTS: Final = (
+    "this user may not do that; give it SELECT, INSERT, UPDATE and DELETE on the table, and CREATE "
+    "on its schema, or make the table yourself: PostgresStorage.ddl"
+)
 _ADVICE: Final[tuple[tuple[str, str], ...]] = (
     ("InvalidAuthorizationSpecificationError", _LOGIN),
     ("InvalidCatalogNameError", _LOGIN),
@@ -142,11 +148,7 @@ _ADVICE: Final[tuple[tuple[str, str], ...]] = (
         "it has no connection left for us; give pool_size= or processes fewer, or use PgBouncer",
     ),
     ("ReadOnlySQLTransactionError", "it takes no writes; give the address of the primary"),
-    (
-        "InsufficientPrivilegeError",
-        "this user may not do that; give it SELECT, INSERT, UPDATE and DELETE on the table, "
-        + "and CREATE on its schema, or make the table yourself: PostgresStorage.ddl",
-    ),
+    ("InsufficientPrivilegeError", _RIGHTS),
     ("DiskFullError", "its disk is full"),
     ("OutOfMemoryError", "it has no memory left"),
     ("CannotConnectNowError", "it is starting up or shutting down"),
@@ -166,7 +168,10 @@ _POOLER_ADVICE: Final = (
 )
 
 
-GONE: tuple[type[BaseException], ...] = (
+UNSENT: type[Exception] = _errors.InternalClientError
+"""The server had closed the connection, and asyncpg sent nothing."""
+GONE: tuple[type[Exception], ...] = (
+    UNSENT,
     _errors.PostgresConnectionError,
     _errors.InterfaceError,
     _errors.AdminShutdownError,
@@ -198,7 +203,7 @@ def refusal(error: Exception, where: str) -> StorageError:
         return StorageError(
             f"Postgres at {where} is out of reach; see whether it runs there ({error})"
         )
-    return StorageError(f"Postgres at {where}: {error or type(error).__name__}")
+    return StorageError(f"Postgres at {where}: {error!s:.500} ({type(error).__name__})")
 
 
 @contextlib.contextmanager
@@ -208,5 +213,5 @@ def mapped(where: str) -> Generator[None]:
         yield
     except GecasoError:
         raise
-    except (_errors.PostgresError, _errors.InterfaceError, OSError, TimeoutError) as error:
+    except (_errors.PostgresError, _errors.InterfaceError, UNSENT, OSError) as error:
         raise refusal(error, where) from error

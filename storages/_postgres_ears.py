@@ -14,9 +14,9 @@ from gecaso.errors import StorageError, StorageTimeout
 
 from ._batch import copy_of, settle
 from ._postgres_client import Connection, mapped
-from ._postgres_lane import Source, abandon
 from ._postgres_names import Names
 from ._postgres_server import Server, Session
+from ._postgres_sources import Source, abandon
 
 __all__ = ["Deaf", "Ears", "Follower"]
 

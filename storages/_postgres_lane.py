@@ -11,10 +11,9 @@ import asyncio
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
-from gecaso.loops import close_descriptor, close_without_loop
+from gecaso.errors import StorageError, StorageTimeout
 
 from ._batch import copy_of
 from ._postgres_client import (
@@ -22,60 +21,28 @@ from ._postgres_client import (
     OUTDATED,
     POOLER,
     ROLLED_BACK,
-    Connection,
-    Pool,
-    connect,
+    UNSENT,
     mapped,
 )
 from ._postgres_server import Server, Session
+from ._postgres_sources import Source, abandon
 
-__all__ = ["Lane", "Lent", "Own", "Source", "abandon", "check_loop"]
+__all__ = ["Lane"]
 
 T = TypeVar("T")
 
 TRIES: Final = 3  # of a statement that the server rolled back because of others
 
 
-class Source(Protocol):
-    """Where connections come from."""
+class _Wanted(NamedTuple):
+    """An operation that waits for a connection."""
 
-    is_lent: bool
-
-    async def open(self) -> Connection: ...
-    async def close(self, connection: Connection) -> None: ...
+    future: Future[Session]
+    is_write: bool
 
 
-class Own:
-    """Connections of ours, made from a URL."""
-
-    is_lent = False
-
-    def __init__(self, url: str, connect_timeout: float) -> None:
-        self._url = url
-        self._connect_timeout = connect_timeout
-
-    async def open(self) -> Connection:
-        return await connect(self._url, self._connect_timeout)
-
-    async def close(self, connection: Connection) -> None:
-        connection.terminate()
-
-
-class Lent:
-    """Connections that the user's pool lends us for one operation at a time."""
-
-    is_lent = True
-
-    def __init__(self, pool: Pool, connect_timeout: float) -> None:
-        self._pool = pool
-        self._connect_timeout = connect_timeout
-
-    async def open(self) -> Connection:
-        connection: Connection = await self._pool.acquire(timeout=self._connect_timeout)
-        return connection
-
-    async def close(self, connection: Connection) -> None:
-        await self._pool.release(connection)
+class _Stale(Exception):
+    """The server had closed a connection that lay there: the operation may be run on another."""
 
 
 class _Deadline:
@@ -114,6 +81,7 @@ class _Deadline:
 class Lane:
     """At most ``size`` connections, opened as they are needed; those who wait are served in turn.
 
+    Lookups always find one that does not wait for a lock: all but one may be used for the rest.
     ``timeout`` bounds an operation, ``connect_timeout`` one that has to wait for the first
     connection; both in seconds.
     """
@@ -128,7 +96,8 @@ class Lane:
         self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
         self._idle: list[Session] = []
-        self._waiting: deque[Future[Session]] = deque()
+        self._waiting: deque[_Wanted] = deque()
+        self._writing: set[Session] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self.sessions: set[Session] = set()
@@ -145,13 +114,23 @@ class Lane:
         """Whether operations wait for a connection."""
         return bool(self._waiting)
 
-    async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Return what ``work(session)`` returns. To be called in a task of ours."""
+    async def read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what ``work(session)`` returns, which changes nothing and waits for no lock."""
+        return await self._do(work, is_write=False)
+
+    async def write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what ``work(session)`` returns. Both are to be called in a task of ours."""
+        return await self._do(work, is_write=True)
+
+    async def _do(self, work: Callable[[Session], Awaitable[T]], *, is_write: bool) -> T:
         is_met = self.sessions or (self._source.is_lent and self._server.is_known)
         deadline = _Deadline(self._loop, self._timeout if is_met else self._connect_timeout)
         try:
             with mapped(self._server.where):
-                return await self._run(work, deadline)
+                try:
+                    return await self._run(work, deadline, is_write=is_write, may_retry=True)
+                except _Stale:
+                    return await self._run(work, deadline, is_write=is_write)
         except StorageError as error:
             if deadline.is_over:
                 raise StorageTimeout(
@@ -165,13 +144,22 @@ class Lane:
         finally:
             deadline.end()
 
-    async def _run(self, work: Callable[[Session], Awaitable[T]], deadline: _Deadline) -> T:
-        session = await self._take(deadline)
+    async def _run(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        deadline: _Deadline,
+        *,
+        is_write: bool,
+        may_retry: bool = False,
+    ) -> T:
+        session = await self._take(deadline, is_write=is_write)
         deadline.session = session
         try:
             if not self._server.has_table:
                 await self._server.meet(session)
-            return await self._insist(work, session)
+            result = await self._insist(work, session)
+            session.is_used = True
+            return result
         except asyncio.CancelledError:  # the loop ends: nobody will read the reply
             session.connection.terminate()
             raise
@@ -179,8 +167,14 @@ class Lane:
             self._server.is_pooled = True
             session.connection.terminate()
             raise
-        except GONE:
+        except GONE as error:
             session.connection.terminate()
+            self._drop_idle()
+            is_harmless = not is_write or isinstance(error, UNSENT)
+            if deadline.is_over or self.is_closed or not (session.is_used and is_harmless):
+                may_retry = False
+            if may_retry:
+                raise _Stale from error
             raise
         finally:
             deadline.session = None
@@ -201,31 +195,55 @@ class Lane:
 
     # --- taking and giving back -----------------------------------------------------------------
 
-    async def _take(self, deadline: _Deadline) -> Session:
+    async def _take(self, deadline: _Deadline, *, is_write: bool) -> Session:
         if self.is_closed:
             raise StorageError("the storage was closed during the operation")
+        wanted = _Wanted(self._loop.create_future(), is_write)
+        deadline.waiting = wanted.future
+        self._waiting.append(wanted)
+        self._serve()
+        try:
+            return await wanted.future
+        except BaseException:
+            future = wanted.future
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_back(future.result())
+            else:
+                future.cancel()
+            raise
+        finally:
+            deadline.waiting = None
+
+    def _serve(self) -> None:
+        """Give idle connections to those who wait, and open more if there are too few."""
+        left: deque[_Wanted] = deque()
+        while self._waiting:
+            wanted = self._waiting.popleft()
+            if wanted.future.done():
+                continue
+            session = self._fit(wanted)
+            if session is None:
+                left.append(wanted)
+                continue
+            if wanted.is_write:
+                self._writing.add(session)
+            wanted.future.set_result(session)
+        self._waiting = left
+        self._open_more()
+
+    def _fit(self, wanted: _Wanted) -> Session | None:
+        if wanted.is_write and len(self._writing) >= max(1, self._size - 1):
+            return None
         while self._idle:
             session = self._idle.pop()
             if not session.connection.is_closed():
                 return session
             self._drop(session)
-        waiting: Future[Session] = self._loop.create_future()
-        deadline.waiting = waiting
-        self._waiting.append(waiting)
-        self._open_more()
-        try:
-            return await waiting
-        except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._give_back(waiting.result())
-            raise
-        finally:
-            deadline.waiting = None
+        return None
 
     def _open_more(self) -> None:
-        wanted = sum(not waiting.done() for waiting in self._waiting)
         room = self._size - len(self.sessions) - len(self._opening)
-        if not self.is_closed and len(self._opening) < wanted and room > 0:
+        if not self.is_closed and len(self._opening) < len(self._waiting) and room > 0:
             task = self._loop.create_task(self._open())
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
@@ -238,7 +256,9 @@ class Lane:
             self._fail(StorageError("the event loop ended while connecting to Postgres"))
             raise
         except Exception as error:  # noqa: BLE001 - it is raised in those who wait
-            if not self.sessions:  # otherwise they wait for one of those
+            if (
+                not self.sessions and len(self._opening) == 1
+            ):  # otherwise they wait for one of those
                 self._fail(error)
             return
         if self.is_closed:
@@ -266,25 +286,20 @@ class Lane:
 
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(copy_of(error))
+        for wanted in waiting:
+            if not wanted.future.done():
+                wanted.future.set_exception(copy_of(error))
 
     def _give_back(self, session: Session) -> None:
+        self._writing.discard(session)
         if session.connection.is_closed() or self.is_closed:
-            self._drop(session)
-            self._open_more()
-            return
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(session)
-                self._open_more()
-                return
-        if session.is_lent:
             self._drop(session)
         else:
             self._idle.append(session)
+        self._serve()
+        if session.is_lent and session in self._idle:
+            self._idle.remove(session)
+            self._drop(session)
 
     def _drop(self, session: Session) -> None:
         self.sessions.discard(session)
@@ -292,6 +307,12 @@ class Lane:
             self._close_later(session)
         else:
             session.connection.terminate()
+
+    def _drop_idle(self) -> None:
+        """What the server has done to one connection it has done to those that lie there."""
+        idle, self._idle = self._idle, []
+        for session in idle:
+            self._drop(session)
 
     def _close_later(self, session: Session) -> None:
         task = self._loop.create_task(self._source.close(session.connection))
@@ -312,34 +333,10 @@ class Lane:
             session.connection.terminate()
         for task in self._opening:
             task.cancel()
-        for session in self._idle:
-            self._drop(session)
-        self._idle.clear()
+        self._drop_idle()
         if tasks := [*self._opening, *self._closing]:
             await asyncio.wait(tasks)
 
     def abandon(self) -> None:
         for session in self.sessions:
             abandon(session.connection, self._loop)
-
-
-def abandon(connection: Any, loop: AbstractEventLoop) -> None:
-    """Close the descriptor of a connection whose loop is closed, or that is the parent's."""
-    inner = getattr(connection, "_con", connection)  # that of a pool is behind a proxy
-    transport = getattr(inner, "_transport", None)
-    if transport is None:
-        return
-    if loop.is_closed():
-        close_without_loop(transport)
-    close_descriptor(transport)
-    inner._aborted = True  # or asyncpg would warn that nobody closed it
-
-
-def check_loop(pool: Any) -> None:
-    """Raise `ConfigurationError` if a pool cannot be used in the running loop."""
-    theirs = getattr(pool, "_loop", None)
-    if theirs is not None and theirs is not asyncio.get_running_loop():
-        raise ConfigurationError(
-            "this pool was made in another event loop, where alone it can be used; "
-            "give PostgresStorage the URL, and it makes connections in each loop"
-        )

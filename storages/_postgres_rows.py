@@ -109,10 +109,10 @@ class Rows:
         """Take the leases of rows, all for the same time."""
         wanted = sorted(asked)
         locked: set[str] = set()
+        taken: dict[str, Taken | Refused] = {}
         try:
             taken = await self._take(session, wanted, unsure, lock)
         except LOCKED:
-            taken = {}
             give_up = time.monotonic() + GIVE_UP
             for one in wanted if len(wanted) > 1 else ():
                 try:

@@ -43,6 +43,7 @@ class Session:
     def __init__(self, connection: Connection, server: Server, *, is_lent: bool = False) -> None:
         self.connection = connection
         self.is_lent = is_lent
+        self.is_used = False
         self._server = server
         self._prepared: dict[str, Prepared] = {}
         self._count = 0

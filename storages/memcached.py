@@ -148,8 +148,11 @@ class MemcachedStorage(EntryStorage):
 
         Raises `StorageError` only if no server of the keys can be reached.
         """
-        outcomes = await self._run(self._named(keys), self._operations.fetch)
-        return {key: entry for found in outcomes.some() for key, entry in found.items()}
+        names = self._named(keys)
+        found: dict[Key, Entry] = {}
+        for some in (await self._run(names, self._operations.fetch)).some():
+            found |= some
+        return {key: found[key] for key in names if key in found}
 
     # --- leases -------------------------------------------------------------------------------
 
@@ -187,7 +190,7 @@ class MemcachedStorage(EntryStorage):
             raise
         for some in outcomes.some():
             got |= some
-        return got
+        return {key: got[key] for key in tokens if key in got}
 
     def _give_back(self, link: Link, task: Taking) -> None:
         """Release what was leased for a caller that was cancelled meanwhile."""
@@ -201,12 +204,12 @@ class MemcachedStorage(EntryStorage):
         until = self.now() + max(seconds, SHORTEST_LEASE)
         renew = partial(self._operations.renew, until)
         outcomes = await self._run(await self._still_there(leases), renew)
-        return set().union(*outcomes.some())
+        return _union(outcomes.some())
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
         commit = partial(self._operations.commit, entries)
         outcomes = await self._run(await self._still_there(entries), commit)
-        return set().union(*outcomes.some())
+        return _union(outcomes.some())
 
     async def release(self, leases: Iterable[Lease]) -> None:
         jobs = await self._still_there(leases)
@@ -231,11 +234,11 @@ class MemcachedStorage(EntryStorage):
         names = self._named(entries)
         if expect is not None:
             swap = partial(self._operations.swap, entries, expect)
-            return set().union(*(await self._run(names, swap, urgent=True)).all())
+            return _union((await self._run(names, swap, urgent=True)).all())
         if self._pool.is_settling:
             await self.discard(names)  # where the keys were, too
         put = partial(self._operations.put, entries)
-        return set().union(*(await self._run(names, put, urgent=True)).all())
+        return _union((await self._run(names, put, urgent=True)).all())
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         work = self._operations.expire if keep_stale else self._operations.discard
@@ -298,6 +301,10 @@ class MemcachedStorage(EntryStorage):
             if stored < view.believed_since(name):
                 return None
         return entry
+
+
+def _union(sets: Iterable[set[Key]]) -> set[Key]:
+    return {key for keys in sets for key in keys}
 
 
 def _check_above_zero(**options: float) -> None:

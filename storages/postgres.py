@@ -21,11 +21,12 @@ from gecaso.storage import EntryStorage
 from ._postgres_client import Pool, check_url, is_pool, where_of
 from ._postgres_core import Core, Patience, shifted
 from ._postgres_ears import Deaf
-from ._postgres_lane import Lent, Own, Source, check_loop
-from ._postgres_link import LOOK_AGAIN, Link, Means
+from ._postgres_link import Link
+from ._postgres_listening import LOOK_AGAIN
 from ._postgres_names import Names, quoted_table
 from ._postgres_rows import LOCK, Refused, Taken, Token
 from ._postgres_server import Server, Session
+from ._postgres_sources import Lent, Means, Own, Source, check_loop
 from ._postgres_statements import definition
 from ._postgres_transaction import InTransaction
 
@@ -153,12 +154,11 @@ class PostgresStorage(EntryStorage):
         return self._here.get().lookups.add(self._core.names.row(key))
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
-        rows, look = self._core.rows_of(keys), self._core.rows.look
-        names, link = [*rows], self._here.get()
+        rows, link = self._core.rows_of(keys), self._here.get()
+        names = [*rows]
         found: dict[str, tuple[bytes, float]] = {}
         for start in range(0, len(names), AT_ONCE):
-            some = names[start : start + AT_ONCE]
-            found |= await link.read(lambda session, some=some: look(session, some))
+            found |= await link.look(names[start : start + AT_ONCE])
         return self._core.read(rows, found)
 
     async def ping(self) -> None:
@@ -228,7 +228,8 @@ class PostgresStorage(EntryStorage):
         await asyncio.gather(*[link.releases.add(self._token(lease)) for lease in leases])
 
     async def wait(self, busy: Busy, timeout: float) -> None:
-        await self._here.get().wait(self._core.names.row(busy.key), busy.token, timeout)
+        row = self._core.names.row(busy.key)
+        await self._here.get().listening.wait(row, busy.token, timeout)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -302,7 +303,7 @@ class PostgresStorage(EntryStorage):
         link = self._here.get()
         while not link.is_closed:
             try:
-                ears = await link.ears(patience=self.timeout)
+                ears = await link.listening.ears(self.timeout)
             except Deaf as error:
                 raise Unsupported(str(error)) from error
             except StorageError:

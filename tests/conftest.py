@@ -147,6 +147,36 @@ def own_redis() -> Iterator[RedisServer]:
     yield from running(RedisServer())
 
 
+def several(count: int, make: Callable[[], S]) -> Iterator[list[S]]:
+    """Yield that many started servers."""
+    if count == 0:
+        yield []
+        return
+    for server in running(make()):
+        for others in several(count - 1, make):
+            yield [server, *others]
+
+
+@pytest.fixture(scope="session")
+def memcached_servers() -> Iterator[list[MemcachedServer]]:
+    """Three that tests share; do not stop, pause or kill them."""
+    yield from several(3, MemcachedServer)
+
+
+@pytest.fixture
+def memcached_pool(memcached_servers: list[MemcachedServer]) -> list[str]:
+    """The URLs of three shared memcached, which are empty when the test starts."""
+    for server in memcached_servers:
+        server.flush()
+    return [server.url for server in memcached_servers]
+
+
+@pytest.fixture
+def own_memcached_pool() -> Iterator[list[MemcachedServer]]:
+    """Three of the test's own, to stop, pause, kill and restart."""
+    yield from several(3, MemcachedServer)
+
+
 @pytest.fixture
 def own_memcached() -> Iterator[MemcachedServer]:
     """A memcached of the test's own, to stop, pause, kill and restart."""

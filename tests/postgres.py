@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -44,6 +45,33 @@ class PostgresServer(Server):
             user=owner.pw_uid if owner else None,
             group=owner.pw_gid if owner else None,
         )
+
+    # Each connection has a process of its own.
+
+    def pause(self) -> None:
+        super().pause()
+        for pid in self._children():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self._children():
+            os.kill(pid, signal.SIGCONT)
+        super().resume()
+
+    def kill(self) -> None:
+        children = self._children()
+        super().kill()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _children(self) -> list[int]:
+        if self._process is None:
+            return []
+        with contextlib.suppress(OSError):
+            tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
+            return [int(pid) for task in tasks for pid in task.read_text().split()]
+        return []
 
     def executable(self) -> str:
         found = shutil.which(self.program) or _newest_installed()
@@ -102,6 +130,8 @@ def _until_ready(replies: BinaryIO, rows: list[list[str | None]]) -> None:
                 error = error or body
             case b"Z" | b"":
                 break
+            case _:
+                continue
     if error or not kind:
         raise PostgresError(error.replace(b"\0", b" ").decode())
 

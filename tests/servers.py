@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Self
 
-__all__ = ["MemcachedServer", "MissingServer", "RedisServer", "Server"]
+__all__ = ["MemcachedServer", "MissingServer", "RedisServer", "Server", "self_signed"]
 
 HOST = "127.0.0.1"
 PATIENCE = 10.0  # seconds to wait for a server to come up, go away or reply
@@ -229,20 +229,8 @@ class RedisServer(Server):
 
     @cached_property
     def certificate(self) -> tuple[Path, Path]:
-        """A self-signed certificate and its key, made by the openssl command."""
-        openssl = shutil.which("openssl")
-        if openssl is None:
-            raise MissingServer("openssl is not installed: TLS cannot be tested without it")
-        certificate, key = self.data / "cert.pem", self.data / "key.pem"
-        options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-        for extension in (
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "keyUsage=critical,digitalSignature,keyCertSign",
-        ):
-            options += f" -addext {extension}"
-        files = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
-        subprocess.run([openssl, *options.split(), *files], check=True, capture_output=True)
-        return certificate, key
+        """A self-signed certificate and its key."""
+        return self_signed(self.data)
 
     def command(self, *args: str | bytes | int) -> Reply:
         """Run one command on a connection of its own and return the reply, text as bytes."""
@@ -368,6 +356,23 @@ class MemcachedServer(Server):
         with self.connect() as connection:
             connection.sendall(b"version\r\n")
             return connection.recv(64).startswith(b"VERSION")
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Return a certificate for localhost and its key, made by the openssl command."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise MissingServer("openssl is not installed: TLS cannot be tested without it")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    for extension in (
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "keyUsage=critical,digitalSignature,keyCertSign",
+    ):
+        options += f" -addext {extension}"
+    files = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([openssl, *options.split(), *files], check=True, capture_output=True)
+    return certificate, key
 
 
 def _has_stopped(pid: int) -> bool:

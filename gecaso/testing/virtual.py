@@ -45,6 +45,11 @@ START = 1000.0  # seconds; a real loop's time is never 0 either
 STEP_NAMES = frozenset({None, "task_wakeup", "__step", "__wakeup"})
 """How asyncio names the callbacks that take a task's next step; those in C have no name."""
 
+NO_THREADS = (
+    "Threads cannot be explored: what they do depends on the machine. Use loop.run_in_executor() "
+    "or asyncio.to_thread(), which run functions in the loop's own thread here"
+)
+
 
 class VirtualLoop(NetworkLoop):
     """An event loop of this thread alone, in virtual time; see the text of its module.
@@ -81,6 +86,7 @@ class VirtualLoop(NetworkLoop):
         self._now = START
         self._timers: list[tuple[float, int, Timer]] = []
         self._timers_made = 0
+        self._threads = threading.active_count()
         self._due = 0  # timers among what is ready
         self._ready: list[Ready | Timer] = []
         self._plain = 0  # how many plain callbacks were registered
@@ -117,11 +123,7 @@ class VirtualLoop(NetworkLoop):
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         if self._thread_id not in (None, threading.get_ident()):
-            self.foreign = CannotExplore(
-                "another thread has called this loop. Threads cannot be explored: what they do "
-                "depends on the machine. Use loop.run_in_executor() or asyncio.to_thread(), "
-                "which run functions in the loop's own thread here, or leave the thread out"
-            )
+            self.foreign = CannotExplore(f"another thread has called this loop. {NO_THREADS}")
             raise self.foreign
         return self.call_soon(callback, *args, context=context)
 
@@ -220,6 +222,8 @@ class VirtualLoop(NetworkLoop):
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not timers:
+            if self.foreign is None and threading.active_count() > self._threads:
+                raise CannotExplore(f"the scenario waits, perhaps for a thread. {NO_THREADS}")
             raise self.foreign or Deadlock(
                 "nothing is ready, no timer is set, and the scenario has not ended"
             )

@@ -54,16 +54,23 @@ def client_of(storage: MemcachedStorage) -> Connections:
     return client
 
 
+def owner(storage: MemcachedStorage, key: Key) -> str:
+    """Return the name of the server that has a key."""
+    view = storage._pool.view  # pyright: ignore[reportPrivateUsage] - who it is to be
+    assert view is not None
+    return view.server(storage._name(key)).address.name  # pyright: ignore[reportPrivateUsage] - likewise
+
+
 def interleave(
     monkeypatch: pytest.MonkeyPatch, command: str, act: Callable[[], Awaitable[object]]
 ) -> None:
     """Run ``act`` once, just before the next such command is sent."""
     original = getattr(Connections, command)
 
-    async def patched(self: Connections, *args: Any) -> Any:
+    async def patched(self: Connections, *args: Any, **options: Any) -> Any:
         monkeypatch.setattr(Connections, command, original)
         await act()
-        return await original(self, *args)
+        return await original(self, *args, **options)
 
     monkeypatch.setattr(Connections, command, patched)
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
 
 from gecaso.entry import Busy, Lease
+from gecaso.errors import StorageError
 from gecaso.keys import Key, as_key
 from gecaso.storages import PostgresStorage
 
-__all__ = ["KEY", "asyncpg", "connected", "opened", "refused", "soon", "took"]
+__all__ = [
+    "KEY",
+    "asyncpg",
+    "connected",
+    "opened",
+    "refused",
+    "rolled_back",
+    "soon",
+    "took",
+    "within",
+]
 
 asyncpg: Any = import_module("asyncpg")  # it has no types
 
@@ -21,7 +32,8 @@ KEY = as_key("a")
 
 def opened(url: str, **options: Any) -> PostgresStorage:
     """Return a storage that a busy machine does not put out of patience."""
-    return PostgresStorage(url, **{"timeout": 2.0, "connect_timeout": 5.0, **options})
+    patient: dict[str, Any] = {"timeout": 2.0, "connect_timeout": 5.0}
+    return PostgresStorage(url, **patient | options)
 
 
 @asynccontextmanager
@@ -31,6 +43,28 @@ async def connected(url: str) -> AsyncGenerator[Any]:
         yield connection
     finally:
         await connection.close()
+
+
+async def within(seconds: float, attempt: Callable[[], Awaitable[object]]) -> None:
+    """Repeat ``attempt`` until it does not raise StorageError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                await attempt()
+                return
+            except StorageError:
+                await asyncio.sleep(0.02)  # another process tells nobody when it listens again
+
+
+@asynccontextmanager
+async def rolled_back(connection: Any, **options: Any) -> AsyncGenerator[None]:
+    """A transaction, or a savepoint in one, that comes to nothing."""
+    transaction = connection.transaction(**options)
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
 
 
 async def took(storage: PostgresStorage, key: Key = KEY, seconds: float = 10) -> Lease:

@@ -33,7 +33,6 @@ class TestRedis(StorageContract):
 class TestMemcached(StorageContract):
     server: MemcachedServer
     shortest_lease = 3.0
-    largest_value = 1_000_000
 
     @pytest.fixture
     def storage(self, memcached_url: str, memcached_server: MemcachedServer) -> EntryStorage:

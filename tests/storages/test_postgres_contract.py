@@ -15,17 +15,19 @@ class TestPostgresStorage(StorageContract):
 
     @pytest.fixture
     def storage(self, postgres_url: str) -> PostgresStorage:
-        return PostgresStorage(postgres_url, namespace="contract", timeout=10.0, connect_timeout=10.0)
+        return PostgresStorage(
+            postgres_url, namespace="contract", timeout=10.0, connect_timeout=10.0
+        )
 
     @pytest.fixture(autouse=True)
     def _server(self, postgres_server: PostgresServer) -> None:
         self.server = postgres_server
 
     def another(self, storage: PostgresStorage) -> PostgresStorage:
-        return PostgresStorage(self.server.url, namespace="contract", timeout=10.0, connect_timeout=10.0)
+        return PostgresStorage(
+            self.server.url, namespace="contract", timeout=10.0, connect_timeout=10.0
+        )
 
     async def damage(self, storage: PostgresStorage, key: Key) -> bool:
-        self.server.execute(
-            f"UPDATE gecaso SET value = '\\xdead' WHERE key = 'contract:{key}'"
-        )
+        self.server.execute(f"UPDATE gecaso SET value = '\\xdead' WHERE key = 'contract:{key}'")
         return True

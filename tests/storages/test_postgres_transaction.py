@@ -14,7 +14,16 @@ from gecaso import Cache, ConfigurationError, Unsupported
 from gecaso.entry import Lease
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
-from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, refused, soon, took
+from tests.storages.postgres_kit import (
+    KEY,
+    asyncpg,
+    connected,
+    opened,
+    refused,
+    rolled_back,
+    soon,
+    took,
+)
 
 LEVELS = ["read_committed", "repeatable_read", "serializable"]
 
@@ -105,12 +114,10 @@ async def test_a_load_that_begins_within_the_transaction_waits_for_its_commit(
 async def test_a_load_that_begins_within_a_transaction_that_is_rolled_back(
     scene: Scene, level: str
 ) -> None:
-    with pytest.raises(Rollback):
-        async with scene.writer.transaction(isolation=level):
-            await scene.write()
-            await scene.here.on(scene.writer).remove("a")
-            await refused(scene.there)
-            raise Rollback
+    async with rolled_back(scene.writer, isolation=level):
+        await scene.write()
+        await scene.here.on(scene.writer).remove("a")
+        await refused(scene.there)
     lease = await soon(scene.there)
     assert await scene.store(lease, await scene.read())
     assert await scene.stored() == 1
@@ -155,11 +162,9 @@ async def test_a_load_from_before_a_transaction_that_is_rolled_back_after_it_end
     scene: Scene,
 ) -> None:
     lease = await took(scene.there)
-    with pytest.raises(Rollback):
-        async with scene.writer.transaction():
-            await scene.here.on(scene.writer).remove("a")
-            assert not await scene.store(lease, await scene.read())
-            raise Rollback
+    async with rolled_back(scene.writer):
+        await scene.here.on(scene.writer).remove("a")
+        assert not await scene.store(lease, await scene.read())
     # Its lease is there again after the rollback, and nobody has it: it must not be waited for.
     started = time.monotonic()
     await soon(scene.there)
@@ -171,11 +176,9 @@ async def test_a_load_that_outlasts_a_transaction_that_is_rolled_back_is_stored(
     scene: Scene,
 ) -> None:
     lease = await took(scene.there)
-    with pytest.raises(Rollback):
-        async with scene.writer.transaction():
-            await scene.here.on(scene.writer).remove("a")
-            assert await scene.there.renew([lease], 20) == {KEY}
-            raise Rollback
+    async with rolled_back(scene.writer):
+        await scene.here.on(scene.writer).remove("a")
+        assert await scene.there.renew([lease], 20) == {KEY}
     assert await scene.there.renew([lease], 20) == {KEY}
     assert await scene.store(lease, await scene.read())
 
@@ -216,14 +219,12 @@ async def test_a_row_that_has_changed_since_the_snapshot_makes_the_transaction_s
 async def test_a_rollback_invalidates_nothing(scene: Scene) -> None:
     await scene.here.set("a", 1)
     await scene.here.set("b", 2)
-    with pytest.raises(Rollback):
-        async with scene.writer.transaction():
-            inside = scene.here.on(scene.writer)
-            await inside.remove("a")
-            await inside.set("b", 3)
-            await inside.discard([as_key("b")], keep_stale=True)
-            await inside.clear()
-            raise Rollback
+    async with rolled_back(scene.writer):
+        inside = scene.here.on(scene.writer)
+        await inside.remove("a")
+        await inside.set("b", 3)
+        await inside.discard([as_key("b")], keep_stale=True)
+        await inside.clear()
     assert await scene.there.get_many(["a", "b"]) == {"a": 1, "b": 2}
 
 
@@ -232,10 +233,8 @@ async def test_a_savepoint_takes_back_what_was_removed_since(scene: Scene) -> No
     async with scene.writer.transaction():
         inside = scene.here.on(scene.writer)
         await inside.remove("a")
-        with pytest.raises(Rollback):
-            async with scene.writer.transaction():
-                await inside.remove("b")
-                raise Rollback
+        async with rolled_back(scene.writer):
+            await inside.remove("b")
         await took(scene.there, as_key("b"))  # the lock went with the savepoint
         await refused(scene.there)
     assert await scene.there.get_many(["a", "b"]) == {"b": 2}
@@ -377,15 +376,15 @@ async def test_nothing_stale_is_stored_whatever_happens_when(
         while time.monotonic() < end:
             k = rng.randrange(3)
             try:
-                async with pool.acquire() as connection:
-                    async with connection.transaction(isolation=rng.choice(LEVELS)):
-                        value = await connection.fetchval(
-                            "UPDATE many SET v = v + 1 WHERE k = $1 RETURNING v", k
-                        )
-                        await scene.here.on(connection).remove(functions[0].key(k))
-                        await asyncio.sleep(rng.choice((0, 0.01, 0.05)))
-                        if rng.random() < 0.3:
-                            raise Rollback
+                level = rng.choice(LEVELS)
+                async with pool.acquire() as connection, connection.transaction(isolation=level):
+                    value = await connection.fetchval(
+                        "UPDATE many SET v = v + 1 WHERE k = $1 RETURNING v", k
+                    )
+                    await scene.here.on(connection).remove(functions[0].key(k))
+                    await asyncio.sleep(rng.choice((0, 0.01, 0.05)))
+                    if rng.random() < 0.3:
+                        raise Rollback
             except (Rollback, asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
                 continue
             committed[k] = max(committed[k], value)

@@ -421,6 +421,16 @@ async def test_in_memory_a_fail_over_revives_a_lease() -> None:
     assert await chaos.commit({lease: chaos.new_entry("stale")}) == {A}
 
 
+async def test_in_memory_a_fail_over_loses_a_renewal() -> None:
+    clock = FakeClock()
+    chaos = ChaosStorage(MemoryStorage(clock=clock), remember=1)
+    lease = await held(chaos)
+    assert await chaos.renew((lease,), 60) == {A}
+    await chaos.fail_over(1)
+    clock.advance(11)
+    assert await chaos.commit({lease: chaos.new_entry("late")}) == set()
+
+
 async def test_a_fail_over_loses_the_writes_of_every_process() -> None:
     below = MemoryStorage()
     here, there = ChaosStorage(below, remember=2), ChaosStorage(below)

@@ -6,10 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from gecaso.testing import (
@@ -452,6 +454,7 @@ def test_random_numbers_of_the_scenario_are_the_same_in_each_run() -> None:
 
 ANOTHER_PROCESS = """
 import sys
+import time
 from gecaso.testing import ScheduleFailed, explore
 from tests.testing.test_explorer import look_aside
 for options in ({{"seed": 3}}, {{"seed": 3, "replay": {schedule!r}}}):
@@ -524,13 +527,19 @@ async def refused_thread() -> None:
     await asyncio.Event().wait()
 
 
+async def refused_worker() -> None:
+    await anyio.to_thread.run_sync(time.sleep, 0.05)
+
+
 async def refused_tls() -> None:
     import ssl
 
     await asyncio.open_connection("localhost", 1, ssl=ssl.create_default_context())
 
 
-@pytest.mark.parametrize("scenario", [refused_signal, refused_process, refused_thread, refused_tls])
+@pytest.mark.parametrize(
+    "scenario", [refused_signal, refused_process, refused_thread, refused_worker, refused_tls]
+)
 def test_what_cannot_be_explored_is_refused(scenario: Scenario) -> None:
     with pytest.raises(CannotExplore):
         explore(scenario)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import Mapping
 
@@ -105,6 +106,7 @@ async def test_what_is_cancelled_has_failed() -> None:
 
 def test_threads_record_at_once() -> None:
     history = History()
+    interval = sys.getswitchinterval()
 
     def work() -> None:
         for number in range(500):
@@ -112,10 +114,14 @@ def test_threads_record_at_once() -> None:
                 pass
 
     threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    sys.setswitchinterval(1e-7)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     ticks = sorted(at for one in history.operations for at in (one.begin, one.end))
     assert ticks == list(range(1, 4001))
 

@@ -282,6 +282,27 @@ def test_what_lay_about_before_is_not_held_against_the_block() -> None:
         gc.enable()
 
 
+class Tidy:
+    """Closes what it has when it goes; is a part of a circle."""
+
+    def __init__(self) -> None:
+        self.pair = os.pipe()
+        self.me = self
+
+    def __del__(self) -> None:
+        for one in self.pair:
+            os.close(one)
+
+
+def test_what_only_waits_for_the_garbage_collector_is_fine() -> None:
+    gc.disable()
+    try:
+        with assert_no_leaks(settle=0.05):
+            Tidy()
+    finally:
+        gc.enable()
+
+
 def test_the_error_of_the_block_itself_is_raised() -> None:
     def block() -> None:
         with assert_no_leaks():
