@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from datetime import datetime
 from math import inf
 from typing import Any, Never
 
 from gecaso.calls import Call
-from gecaso.durations import Duration, seconds
+from gecaso.durations import Duration, seconds, until
 from gecaso.errors import LoadFailed
 from gecaso.keys import Key
 
@@ -47,9 +48,15 @@ class CurrentLoad:
         """The old value that is stored, or None; see ``has_stale_value`` where None is a value."""
         return None if self._old is None else _loaded(self._call, self._old.value)
 
-    def set_ttl(self, ttl: Duration | None) -> None:
-        """Keep the result for ``ttl`` (seconds, a timedelta, ``"5m"``; None: for ever)."""
-        self.ttl = inf if ttl is None else seconds(ttl)
+    def set_ttl(self, ttl: Duration | datetime | None) -> None:
+        """Keep the result for ``ttl``: seconds, a timedelta, ``"5m"``, or until a `datetime`.
+
+        None: for ever.
+        """
+        if isinstance(ttl, datetime):
+            self.ttl = until(ttl)
+        else:
+            self.ttl = inf if ttl is None else seconds(ttl)
 
     def skip(self) -> None:
         """Return the result to its callers and do not store it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-__all__ = ["Duration", "seconds"]
+__all__ = ["Duration", "seconds", "until"]
 
 Duration = float | timedelta | str
 """Seconds, a `datetime.timedelta`, or text such as ``"90s"``, ``"5m"``, ``"2h"``, ``"1d"``."""
@@ -31,6 +31,11 @@ def seconds(duration: object, *, option: str = "ttl") -> float:
             f"{option} must be above zero, not {duration!r}{advice if option == 'ttl' else ''}"
         )
     return result
+
+
+def until(moment: datetime) -> float:
+    """Return the seconds from now to a moment; 0 if it is past. Without a zone it is local time."""
+    return max(0.0, (moment - datetime.now(moment.tzinfo)).total_seconds())
 
 
 def _seconds(duration: object, option: str) -> float:

@@ -19,7 +19,6 @@ from gecaso.keys import (
     DIRECT,
     Key,
     Owner,
-    owner_of_instance,
 )
 from gecaso.keys.keying import Keying, KeyOptions
 from gecaso.loading import Loading
@@ -320,8 +319,9 @@ class Function:
                     else "its storage is shared; invalidate its keys one by one"
                 )
             )
-        if instance is not None and self.keying.is_method:
-            self.writing.clear_now(owner_of_instance(keying.owner, instance))
+        if instance is not None and keying.is_method:
+            owner, is_own = keying.keys_of(instance)
+            self.writing.clear_now(owner, is_own)
             return
         for owner in {keying.owner, keying.instance_owner}:
             self.writing.clear_now(owner)
@@ -341,7 +341,8 @@ class Function:
                 )
             )
         if instance is not None and keying.is_method:
-            return local.keys_now(owner_of_instance(keying.owner, instance))
+            owner, is_own = keying.keys_of(instance)
+            return [key for key in local.keys_now(owner) if is_own(key.typed)]
         owners = {keying.owner, keying.instance_owner, *(o for _, o in list(self._owners.values()))}
         return [key for owner in owners for key in local.keys_now(owner)]
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from math import inf
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
-from gecaso.durations import Duration, seconds
+from gecaso.durations import Duration, seconds, until
 from gecaso.errors import ConfigurationError, UnknownOption
 from gecaso.freshness import XFetch
 
 __all__ = ["Policy", "Ttl", "nearest_name", "unknown_option"]
 
-Ttl = Duration | Callable[[Any], Duration | None] | None
-"""A length of time, None for ever, or a function of the value that gives either."""
+Ttl = Duration | datetime | Callable[[Any], Duration | datetime | None] | None
+"""A length of time, the moment of its end, None for ever, or a function of the value that gives one.
+
+A moment without a time zone is one of local time. After it a value is not fresh for any time.
+"""
 
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 NO_ERRORS: Mapping[type[Exception], float] = MappingProxyType({})
@@ -69,7 +73,7 @@ class Policy(NamedTuple):
 
     def _checked(self) -> Self:
         ttl = self.ttl
-        if ttl is not None and not callable(ttl):
+        if not (ttl is None or callable(ttl) or isinstance(ttl, datetime)):
             ttl = seconds(ttl)
         for name in FUNCTIONS:
             _check_function(name, getattr(self, name))
@@ -102,18 +106,10 @@ class Policy(NamedTuple):
         return made
 
     def _check_together(self) -> None:
-        stale = self.stale_while_revalidate or self.stale_if_error
         if self.soft_timeout is not None and not self.stale_if_error:
             raise ConfigurationError(
                 "soft_timeout= serves the old value while a load is slow, and without "
                 "stale_if_error= no old value is kept; give both"
-            )
-        if self.ttl is None and (stale or self.refresh_after is not None or self.jitter):
-            if isinstance(self.refresh_after, float) and not (stale or self.jitter):
-                return  # refreshed by age, and kept for ever
-            raise ConfigurationError(
-                "stale_while_revalidate=, stale_if_error=, jitter= and refresh_after=XFetch() "
-                "count from the end of the ttl: give a ttl= as well"
             )
         ttl = self.ttl
         if (
@@ -155,7 +151,7 @@ class Policy(NamedTuple):
             ttl = ttl(value)
         if ttl is None or type(ttl) is float:
             return ttl
-        return seconds(ttl)
+        return until(ttl) if isinstance(ttl, datetime) else seconds(ttl)
 
 
 def _window(name: str, value: Any) -> float:

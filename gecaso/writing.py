@@ -91,14 +91,28 @@ class Writing:
         if events.hooks:
             events.emit(events.Invalidated(storage=self._storage, keys=keys, confirmed=True))
 
-    def clear_now(self, owner: Owner) -> None:
-        """Invalidate every key of an owner, on an in-process storage."""
+    def clear_now(self, owner: Owner, is_own: Callable[[Any], bool] | None = None) -> None:
+        """Invalidate the keys of an owner, on an in-process storage.
+
+        With ``is_own`` only those whose typed key it is true of.
+        """
         assert self._loading.local is not None
-        self._loading.flights.detach_where(lambda key: _owner_of(key) is owner)
-        self._loading.local.clear_now(owner)
+
+        def concerns(key: Any) -> bool:
+            plain = _plain(key)
+            return plain.owner is owner and (is_own is None or is_own(plain.typed))
+
+        self._loading.flights.detach_where(concerns)
+        if is_own is None:
+            self._loading.local.clear_now(owner)
+        else:
+            local = self._loading.local
+            with local.leases.lock:
+                keys = [*local.leases.outstanding(), *local.keys_now(owner)]
+                local.discard_now([key for key in keys if concerns(key)])
 
 
-def _owner_of(key: Any) -> Owner:
+def _plain(key: Any) -> Key:
     # The flight of a refresh is kept under a pair, see `loading`.
     plain: Key = key if isinstance(key, Key) else key[0]
-    return plain.owner
+    return plain

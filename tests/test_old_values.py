@@ -7,6 +7,7 @@ import contextvars
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
 from math import inf
 from typing import Any
 
@@ -339,6 +340,30 @@ async def test_jitter_spreads_the_ends_of_what_is_stored_together() -> None:
     assert min(ends) >= 80
     assert max(ends) <= 100
     assert max(ends) - min(ends) > 15
+
+
+@pytest.mark.parametrize("zone", [None, UTC])
+async def test_a_ttl_may_be_a_moment(zone: tzinfo | None) -> None:
+    moment = datetime.now(zone) + timedelta(seconds=50)
+    past = datetime.now(zone) - timedelta(seconds=1)
+    storage = MemoryStorage()
+
+    @gecaso.cached(storage, ttl=lambda value: past if value == 0 else moment)
+    async def by_value(i: int) -> int:
+        return i
+
+    @gecaso.cached(storage, ttl=moment)
+    async def fixed(i: int) -> int:
+        if i == 2:
+            gecaso.current_load().set_ttl(moment - timedelta(seconds=30))
+        return i
+
+    for function, i, ttl in [(by_value, 0, 0), (by_value, 1, 50), (fixed, 1, 50), (fixed, 2, 20)]:
+        assert await function(i) == i
+        if ttl:
+            assert ttl - 5 < await function.ttl(i) <= ttl
+    with pytest.raises(KeyError):
+        await by_value.peek(0)
 
 
 # -- time limits -----------------------------------------------------------------------------------

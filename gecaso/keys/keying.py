@@ -155,7 +155,20 @@ class Keying:
             )
         return Key(self.instance_owner, self._with(typed(instance, "cls"), typed_key))
 
+    def keys_of(self, instance: object) -> tuple[Owner, Callable[[Any], bool]]:
+        """Return the owner of an instance's keys here, and which of its keys are the instance's."""
+        if not hasattr(instance.__class__, "__cache_key__"):
+            return owner_of_instance(self.owner, instance), _every
+        element = typed(instance, "self")
+        if not self.keyed:
+            return self.instance_owner, lambda typed_key: bool(typed_key == element)
+        return self.instance_owner, lambda typed_key: bool(typed_key[0] == element)
+
     def _with(self, element: Hashable, typed_key: Any) -> Hashable:
         if not self.keyed:
             return element
         return (element, typed_key) if len(self.keyed) == 1 else (element, *typed_key)
+
+
+def _every(typed_key: object) -> bool:
+    return True

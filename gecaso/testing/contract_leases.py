@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gecaso.base import EntryStorage
-from gecaso.entry import Busy, Lease
+from gecaso.entry import Lease
 from gecaso.errors import WaitTimeout
 from gecaso.testing.contract_stage import LONG, ContractBase, Stage, raises, scene, skip, the
 
