@@ -537,6 +537,32 @@ def test_a_script_names_operations_that_there_are() -> None:
         chaos.next("comit", RaiseBefore())
 
 
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [("fetch", Lose()), ("store", Repeat()), ("changes", RaiseBefore()), ("fetch", Late(1))],
+)
+def test_what_an_operation_cannot_have_is_refused(operation: str, fault: Fault) -> None:
+    with pytest.raises(ConfigurationError, match=type(fault).__name__):
+        ChaosStorage(MemoryStorage()).next(operation, fault)
+
+
+@pytest.mark.parametrize("fault", [RaiseAfter(), Hang(applied=True), Hang()])
+async def test_waiting_fails_and_hangs_like_everything_else(fault: Fault) -> None:
+    chaos = ChaosStorage(MemoryStorage(), timeout=0.01)
+    chaos.next("wait", fault)
+    with pytest.raises(StorageError):
+        await chaos.wait(Busy(A, b"of nobody", 1.0), 0.001)
+
+
+async def test_nothing_is_counted_where_there_is_nothing_to_lose() -> None:
+    chaos = ChaosStorage(MemoryStorage())
+    await chaos.evict_some()
+    await chaos.evict_leases()
+    with pytest.raises(ConfigurationError):
+        await chaos.fail_over(1)
+    assert chaos.injected == {}
+
+
 async def outcomes(chaos: ChaosStorage, times: int = 300) -> list[str]:
     """Ask again and again; return what came of it."""
     seen = list[str]()
