@@ -262,6 +262,18 @@ async def test_hang_until_the_timeout(inner: EntryStorage, applied: bool) -> Non
     assert await values(inner) == ({"a": 1} if applied else {})
 
 
+async def test_it_may_be_healed_from_another_thread() -> None:
+    chaos = ChaosStorage(MemoryStorage())
+    chaos.next("store", Hang())
+    storing = asyncio.create_task(chaos.set("a", 1))
+    await asyncio.sleep(0)
+    async with patience():
+        await asyncio.to_thread(chaos.heal)
+        await storing
+    assert await values(chaos.inner) == {"a": 1}
+    assert chaos.faults == Faults()
+
+
 async def test_hang_until_it_is_cancelled() -> None:
     chaos = ChaosStorage(MemoryStorage())
     chaos.next("store", Hang())
