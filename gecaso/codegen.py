@@ -128,6 +128,7 @@ class _Text:
             f"                @entry = {self._entry(is_method=is_method)}",
             "                if @now() < @entry.quick_until:",
             "                    @hits += 1",
+            "                    @entry.hot = True",
             "                    if @on_hit is not None:",
             "                        @on_hit(@entry)",
             "                    return @entry.value",

@@ -32,7 +32,8 @@ class Entry:
     (``fresh_until`` is minus infinity): the path of a hit does not look at the kind.
     ``quick_until`` is when that path must ask `gecaso.freshness.judge`: at ``fresh_until``, or
     before if a refresh may be due by then. ``etag`` is what the load noted of the source's version.
-    ``home`` is where an in-process storage keeps it; nobody else reads or writes that.
+    ``home`` is where an in-process storage keeps it; nobody else reads or writes that. ``hot`` is
+    set by every hit in this process; who makes room for others clears it.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Entry:
         "etag",
         "fresh_until",
         "home",
+        "hot",
         "kind",
         "params",
         "quick_until",
@@ -75,6 +77,7 @@ class Entry:
         self.quick_until = fresh_until
         self.etag: str | None = None
         self.home: Any = None
+        self.hot = False
 
     def __repr__(self) -> str:
         return (
@@ -92,6 +95,7 @@ class Entry:
         other = copy.copy(self)
         other.value = value
         other.home = None
+        other.hot = False
         return other
 
 

@@ -6,13 +6,14 @@ A module of its own: making so many records takes time at import, and most progr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gecaso.events import Event
 
 __all__ = [
     "Commit",
     "Corrupt",
+    "Evicted",
     "Fenced",
     "Hit",
     "Invalidated",
@@ -30,6 +31,23 @@ __all__ = [
 class _Event(Event):
     storage: Any
     key: Any = None
+
+
+Reason = Literal["size", "expired", "replaced", "removed", "cleared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted(_Event):
+    """A value left a storage in memory.
+
+    ``reason`` is ``"size"`` (for room), ``"expired"`` (it was dead), ``"replaced"`` (by another
+    value under the key), ``"removed"`` or ``"cleared"``. ``weight`` is what it weighed in bytes, 0
+    if the storage weighs nothing.
+    """
+
+    reason: Reason
+    value: Any
+    weight: int = 0
 
 
 class Hit(_Event):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gecaso.event_kinds import (
         Commit,
         Corrupt,
+        Evicted,
         Fenced,
         Hit,
         Invalidated,
@@ -41,6 +42,7 @@ __all__ = [
     "Commit",
     "Corrupt",
     "Event",
+    "Evicted",
     "Fenced",
     "Hit",
     "Hook",

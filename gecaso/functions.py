@@ -146,6 +146,7 @@ class Function:
             self.compiled.bind(None, _no_time, None, miss)
         else:
             partition = local.partition(self.keying.owner)
+            local.users.add(self)
             self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
 
     def _call(
@@ -306,7 +307,9 @@ class Function:
         """Forget all entries of this function, and its statistics. In-process storages only."""
         self.clear_now()
         self.counters.reset()
-        self.compiled.hits(True)
+        hits = self.compiled.hits(True)
+        if self.loading.local is not None:
+            self.loading.local.hits += hits
 
     def clear_now(self, instance: object = None) -> None:
         keying = self.keying

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+from weakref import WeakSet
 
+from gecaso import events
 from gecaso.base import LOCKS, EntryStorage
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.keys import Key, Owner
@@ -17,8 +21,8 @@ __all__ = ["LocalStorage", "Partition"]
 class Partition:
     """One function's entries in this process: what the path of a hit reads, without a lock.
 
-    ``on_hit(entry)``, if there is one, is called for each hit and must stand an entry that has
-    just left.
+    A hit sets ``entry.hot``. ``on_hit(entry)``, if there is one, is called as well, and must stand
+    an entry that has just left.
     """
 
     __slots__ = ("entries", "on_hit")
@@ -36,7 +40,8 @@ class LocalStorage(EntryStorage):
     """A storage in this process: all of it without waiting, from any thread.
 
     A subclass says how one entry is read, written and erased; these are called with the lock of
-    the leases held. ``clock()`` gives seconds that never go back.
+    the leases held. ``clock()`` gives seconds that never go back. What it puts into ``departed``
+    meanwhile is told to the hooks when the lock is free again.
     """
 
     shared = False
@@ -45,6 +50,11 @@ class LocalStorage(EntryStorage):
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.leases = LeaseTable(clock)
+        self.hits = self.misses = 0
+        """Of the lookups that came here; functions find most of what they want by themselves."""
+        self.users: WeakSet[Any] = WeakSet()
+        """The functions that do."""
+        self.departed: deque[events.Event] = deque()
 
     @abstractmethod
     def partition(self, owner: Owner) -> Partition:
@@ -77,18 +87,25 @@ class LocalStorage(EntryStorage):
 
     def fetch_now(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         now = self.clock()
+        found: dict[Key, Entry] = {}
         with self.leases.lock:
-            found = {key: self.read(key) for key in keys}
-        return {
-            key: entry
-            for key, entry in found.items()
-            if entry is not None and now < entry.dead_after
-        }
+            for key in keys:
+                entry = self.read(key)
+                if entry is not None and now < entry.dead_after:
+                    found[key] = entry
+                    self.hits += 1
+                else:
+                    self.misses += 1
+        return found
 
     def fetch_one(self, key: Key) -> Entry | None:
         with self.leases.lock:
             entry = self.read(key)
-        return entry if entry is not None and self.clock() < entry.dead_after else None
+            if entry is not None and self.clock() < entry.dead_after:
+                self.hits += 1
+                return entry
+            self.misses += 1
+            return None
 
     def lease_now(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
         with self.leases.lock:
@@ -110,15 +127,23 @@ class LocalStorage(EntryStorage):
 
     def commit_now(self, entries: Mapping[Lease, Entry]) -> set[Key]:
         with self.leases.lock:
-            return {lease.key for lease, entry in entries.items() if self.commit_one(lease, entry)}
+            stored = {lease.key for lease, entry in entries.items() if self._commit(lease, entry)}
+        self.tell()
+        return stored
 
     def commit_one(self, lease: Lease, entry: Entry) -> bool:
         with self.leases.lock:
-            if not self.leases.owns(lease):
-                return False
-            self.write(lease.key, entry)
-            self.leases.give_back(lease)
-            return True
+            is_stored = self._commit(lease, entry)
+        if self.departed:
+            self.tell()
+        return is_stored
+
+    def _commit(self, lease: Lease, entry: Entry) -> bool:
+        if not self.leases.owns(lease):
+            return False
+        self.write(lease.key, entry)
+        self.leases.give_back(lease)
+        return True
 
     def release_now(self, leases: Iterable[Lease]) -> None:
         for lease in leases:
@@ -135,11 +160,14 @@ class LocalStorage(EntryStorage):
                 self.leases.kill(key)
                 self.write(key, entry)
                 stored.add(key)
+        self.tell()
         return stored
 
     def _version(self, key: Key) -> bytes | None:
-        entry = self.fetch_now((key,)).get(key)
-        return None if entry is None else entry.version
+        entry = self.read(key)
+        if entry is None or self.clock() >= entry.dead_after:
+            return None
+        return entry.version
 
     def discard_now(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         with self.leases.lock:
@@ -149,6 +177,7 @@ class LocalStorage(EntryStorage):
                     self.expire(key)
                 else:
                     self.erase(key)
+        self.tell()
 
     def expire(self, key: Key) -> None:
         entry = self.read(key)
@@ -159,6 +188,7 @@ class LocalStorage(EntryStorage):
         with self.leases.lock:
             for key in keys:
                 self.erase(key)
+        self.tell()
 
     def clear_now(self, owner: Owner | None = None) -> None:
         """Invalidate every key of an owner; without one, every key."""
@@ -169,6 +199,16 @@ class LocalStorage(EntryStorage):
                 if key.owner is owner or (owner is None and key.owner is not LOCKS)
             )
             self.erase_all(owner)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the hooks what departed; without the lock, since a hook may use the storage."""
+        while self.departed:
+            try:
+                event = self.departed.popleft()
+            except IndexError:  # another thread told it
+                return
+            events.emit(event)
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         return self.fetch_now(keys)

@@ -14,12 +14,16 @@ from .memory import MemoryStorage
 from .null import NullStorage
 
 if TYPE_CHECKING:
+    from ._eviction import Evictable, EvictionPolicy
+    from ._info import StorageInfo
     from .memcached import MemcachedStorage
     from .postgres import PostgresStorage
     from .redis import RedisStorage
     from .sqlite import SQLiteStorage
 
 __all__ = [
+    "Evictable",
+    "EvictionPolicy",
     "LRUStorage",
     "MemcachedStorage",
     "MemoryStorage",
@@ -27,13 +31,17 @@ __all__ = [
     "PostgresStorage",
     "RedisStorage",
     "SQLiteStorage",
+    "StorageInfo",
 ]
 
 _LAZY = {
+    "Evictable": "_eviction",
+    "EvictionPolicy": "_eviction",
     "MemcachedStorage": "memcached",
     "PostgresStorage": "postgres",
     "RedisStorage": "redis",
     "SQLiteStorage": "sqlite",
+    "StorageInfo": "_info",
 }
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from math import inf
 
-from gecaso.entry import Entry
+from ._place import Place
 
 __all__ = ["ExpiryQueue"]
 
@@ -17,34 +17,35 @@ SLACK = 64
 class ExpiryQueue:
     """Entries by the time of their death.
 
-    Holds where an entry is kept, never its value, so that what was removed or replaced is free at
-    once; and no more than about twice as many places as there are entries.
+    Holds the place of an entry, which forgets it when it leaves, so that what was removed or
+    replaced is free at once; and no more than about twice as many places as there are entries.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Home]] = []
+        self._heap: list[tuple[float, int, Place]] = []
         self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, entry: Entry, live: int) -> None:
+    def add(self, place: Place, live: int) -> None:
         """Take note of an entry; ``live`` is the number of entries that there are."""
-        if entry.dead_after == inf:
+        entry = place.entry
+        if entry is None or entry.dead_after == inf:
             return
-        heapq.heappush(self._heap, (entry.dead_after, next(self._order), entry.home))
+        heapq.heappush(self._heap, (entry.dead_after, next(self._order), place))
         if len(self._heap) > 2 * live + SLACK:
             self._compact()
 
-    def due(self, now: float, most: int) -> Iterator[Entry]:
+    def due(self, now: float, most: int) -> Iterator[Place]:
         """Take out the entries that are dead by ``now``; at most ``most`` places are looked at."""
         heap = self._heap
         while heap and heap[0][0] <= now and most > 0:
             most -= 1
-            dead_after, _, (entries, key) = heapq.heappop(heap)
-            entry = entries.get(key)
+            dead_after, _, place = heapq.heappop(heap)
+            entry = place.entry
             if entry is not None and entry.dead_after <= dead_after:
-                yield entry
+                yield place
 
     def next(self) -> float:
         """Return when the next entry dies; infinity if none does."""
@@ -58,10 +59,7 @@ class ExpiryQueue:
         heapq.heapify(self._heap)
 
 
-Home = tuple[dict[object, Entry], object]
-
-
-def _is_current(place: tuple[float, int, Home]) -> bool:
-    dead_after, _, (entries, key) = place
-    entry = entries.get(key)
+def _is_current(item: tuple[float, int, Place]) -> bool:
+    dead_after, _, place = item
+    entry = place.entry
     return entry is not None and entry.dead_after == dead_after

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from aiomcache import ClientException
 from aiomcache.pool import MemcachePool
 
-from ._memcached_parts import AT_ONCE, Head, part_names, split
+from ._memcached_parts import AT_ONCE, MAGIC, Head, part_names, split
 from ._memcached_records import longer
 from ._memcached_wire import Facts, Found, Line, Lines, Refusal, Values
 
@@ -137,9 +137,10 @@ class Connections:
     async def made_whole(self, found: dict[bytes, Found]) -> dict[bytes, Found]:
         """Put the values in the place of heads, where their parts are there."""
         for name, (data, number) in found.items():
-            head = Head.unpack(data)
-            if head is not None and (value := await self._joined(head)) is not None:
-                found[name] = value, number
+            if data.startswith(MAGIC):
+                head = Head.unpack(data)
+                if head is not None and (value := await self._joined(head)) is not None:
+                    found[name] = value, number
         return found
 
     async def _joined(self, head: Head) -> bytes | None:

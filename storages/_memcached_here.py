@@ -274,7 +274,7 @@ class Here:
                 continue
             if entry is not None and not now < entry.dead_after:
                 entry = None
-            elif entry is None and found is not None and Head.unpack(found[0]) and not is_whole:
+            elif entry is None and found is not None and not is_whole and Head.unpack(found[0]):
                 heads[name] = found
                 continue
             for future in futures:

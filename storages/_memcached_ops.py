@@ -46,11 +46,10 @@ class Operations:
 
     # --- leases -----------------------------------------------------------------------------------
 
-    async def fetch(self, keys: list[Key], client: Connections) -> dict[Key, Entry]:
-        names = {key: self.name(key) for key in keys}
-        found = await client.look(names.values())
-        entries = {key: self._leasing.live(name, found.get(name)) for key, name in names.items()}
-        return {key: entry for key, entry in entries.items() if entry is not None}
+    async def fetch(self, names: list[bytes], client: Connections) -> dict[bytes, Entry]:
+        live, found = self._leasing.live, await client.look(names)
+        entries = {name: live(name, one) for name, one in found.items()}
+        return {name: entry for name, entry in entries.items() if entry is not None}
 
     async def take(
         self, tokens: Mapping[Key, bytes], until: float, keys: list[Key], client: Connections

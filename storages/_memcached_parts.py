@@ -16,13 +16,13 @@ from typing import Final, NamedTuple, Self
 
 from gecaso.entry import new_token
 
-__all__ = ["AT_ONCE", "Head", "part_names", "split"]
+__all__ = ["AT_ONCE", "MAGIC", "Head", "part_names", "split"]
 
 SMALLEST_PART: Final = 512  # bytes; a server takes no -I below 1024
 AT_ONCE: Final = 16
 """Parts asked for in one command: nobody's head makes us read more than so many items at once."""
 
-_MAGIC: Final = b"gecaso parts 1\n"
+MAGIC: Final = b"gecaso parts 1\n"
 _HEAD: Final = struct.Struct(">16sQI16sH")
 
 
@@ -46,15 +46,15 @@ class Head(NamedTuple):
 
     def pack(self) -> bytes:
         fixed = _HEAD.pack(self.token, self.length, self.size, self.digest, len(self.version))
-        return _MAGIC + fixed + self.version
+        return MAGIC + fixed + self.version
 
     @classmethod
     def unpack(cls, data: bytes) -> Self | None:
         """Return the head, or None if ``data`` is something else."""
-        start = len(_MAGIC) + _HEAD.size
-        if not data.startswith(_MAGIC) or len(data) < start:
+        start = len(MAGIC) + _HEAD.size
+        if not data.startswith(MAGIC) or len(data) < start:
             return None
-        token, length, size, digest, more = _HEAD.unpack_from(data, len(_MAGIC))
+        token, length, size, digest, more = _HEAD.unpack_from(data, len(MAGIC))
         if len(data) != start + more or size < SMALLEST_PART or length <= size:
             return None
         return cls(token, length, size, digest, data[start:])

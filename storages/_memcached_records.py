@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import struct
 import time
 from hashlib import blake2b
@@ -16,7 +15,10 @@ __all__ = ["GONE", "Mark", "ServerClock", "WireKeys", "exptime", "longer"]
 
 LONGEST_KEY: Final = 250  # bytes; the protocol allows no more
 
-_PLAIN: Final = re.compile(r"[\x21-\x7d]*")  # visible ASCII without the ~, which is ours
+
+def is_plain(text: str) -> bool:
+    """Return whether text is visible ASCII without the ``~``, which is ours."""
+    return text.isascii() and text.isprintable() and " " not in text and "~" not in text
 
 
 class WireKeys:
@@ -44,8 +46,8 @@ class WireKeys:
 
     def value(self, text: str) -> bytes:
         """Return the name of the value kept under ``text``."""
-        if len(text) <= self._room and _PLAIN.fullmatch(text):
-            return (self._prefix + text).encode()
+        if len(text) <= self._room and is_plain(text):
+            return self.prefix + text.encode()
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         return f"{self._prefix}~{digest}".encode()
 

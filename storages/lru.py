@@ -222,7 +222,7 @@ class _MemoryLRU(MemoryStorage, _InProcess):
     """In memory: a memory storage with a bound."""
 
     def __init__(self, storage: BaseStorage | None = None, maxsize: int = 128) -> None:
-        MemoryStorage.__init__(self, maxsize=_bound(maxsize))
+        MemoryStorage.__init__(self, maxsize=_bound(maxsize), policy="lru")
 
     def __repr__(self) -> str:
         return MemoryStorage.__repr__(self).replace("_MemoryLRU", "LRUStorage")
@@ -236,6 +236,7 @@ class _LocalLRU(_InProcess):
         LocalStorage.__init__(self, clock=storage.clock)
         self.maxsize = _bound(maxsize)
         self.leases = storage.leases
+        self.departed = storage.departed
         self.default_ttl = storage.default_ttl
         self._local = storage
         self._uses: Recency[_Place] = Recency(self.maxsize)

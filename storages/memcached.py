@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from gecaso import events
+from gecaso.base import LOCKS
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, UnpackError, Unsupported
@@ -148,11 +149,13 @@ class MemcachedStorage(EntryStorage):
 
         Raises `StorageError` only if no server of the keys can be reached.
         """
-        names = self._named(keys)
-        found: dict[Key, Entry] = {}
-        for some in (await self._run(names, self._operations.fetch)).some():
+        names = {self._name(key): key for key in keys}
+        found: dict[bytes, Entry] = {}
+        for some in (
+            await self._run({name: name for name in names}, self._operations.fetch)
+        ).some():
             found |= some
-        return {key: found[key] for key in names if key in found}
+        return {key: found[name] for name, key in names.items() if name in found}
 
     # --- leases -------------------------------------------------------------------------------
 
@@ -168,7 +171,11 @@ class MemcachedStorage(EntryStorage):
         asked_at, seconds = time.monotonic(), max(seconds, SHORTEST_LEASE)
         tokens, until = {key: new_token() for key in names}, self.now() + seconds
         view = await self._here.get().ready()
-        moving = [key for key, name in names.items() if not view.is_settled(name, asked_at)]
+        moving = [
+            key
+            for key, name in names.items()
+            if not view.is_settled(name, asked_at) and key.owner is not LOCKS
+        ]
         got: dict[Key, Lease | Busy] = {
             key: TimedLease(key, tokens[key], until, None, asked_at) for key in moving
         }
@@ -216,7 +223,10 @@ class MemcachedStorage(EntryStorage):
         (await self._run(jobs, self._operations.release)).all()
 
     async def _still_there(self, leases: Iterable[Lease]) -> dict[Lease, bytes]:
-        """Return the leases whose keys have not moved since, with the names of their values."""
+        """Return the leases whose keys have not moved since, with the names of their values.
+
+        A lock guards no value: it holds where it was taken, as long as that is where it is.
+        """
         names = {lease: self._name(lease.key) for lease in leases}
         if not names or not (view := await self._here.get().ready()).has_moved:
             return names
@@ -224,6 +234,7 @@ class MemcachedStorage(EntryStorage):
             lease: name
             for lease, name in names.items()
             if getattr(lease, "asked_at", inf) >= view.believed_since(name)
+            or lease.key.owner is LOCKS
         }
 
     # --- writing without a lease --------------------------------------------------------------

@@ -44,10 +44,10 @@ async def test_a_call_tells_its_way(is_async: bool) -> None:
         result = f.invalidate(1)
         if is_async:
             await result
-    assert names(seen) == ["Miss", "Load", "Commit", "Hit", "Invalidated"]
+    assert names(seen) == ["Miss", "Load", "Commit", "Hit", "Evicted", "Invalidated"]
     assert {event.storage for event in seen} == {storage}
-    assert [event.key for event in seen[:4]] == [f.key(1)] * 4
-    load, invalidated = seen[1], seen[4]
+    assert [event.key for event in seen[:5]] == [f.key(1)] * 5
+    load, invalidated = seen[1], seen[5]
     assert isinstance(load, events.Load)
     assert load.seconds >= 0
     assert load.error is None
@@ -195,4 +195,4 @@ async def test_caches_tell_too() -> None:
     with listening(seen.append):
         await asyncio.gather(*[cache.get_or_create("a", lambda: 1) for _ in range(3)])
         await cache.remove("a")
-    assert names(seen) == ["Miss"] * 3 + ["Load", "Commit", "Invalidated"]
+    assert names(seen) == ["Miss"] * 3 + ["Load", "Commit", "Evicted", "Invalidated"]

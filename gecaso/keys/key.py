@@ -14,7 +14,7 @@ from gecaso.keys.digests import blake2b, digest
 from gecaso.keys.owners import DIRECT, Owner
 from gecaso.keys.quoting import quote, quoting
 
-__all__ = ["Key", "as_key", "prefixed_key"]
+__all__ = ["Key", "as_key", "encoded", "prefixed_key"]
 
 
 @final
@@ -97,14 +97,20 @@ def prefixed_key(value: object, start: str = "") -> Key:
 
 def _text_of(owner: Owner, typed: Any) -> str:
     if owner.hashed:
-        if owner.arity != 1:
-            data = _joined(typed)
-        else:  # the commonest key of all without one more call
-            data = b"i%x" % typed if type(typed) is int else encode_typed(typed)
+        # The commonest key of all without one more call.
+        common = owner.arity == 1 and type(typed) is int
+        data = b"i%x" % typed if common else encoded(owner, typed)
         return owner.start + blake2b(data, digest_size=16).hexdigest()
     if owner is not DIRECT:
         return _readable(owner.text, _elements(owner, typed))
     return typed if type(typed) is str else owner.start + digest(encode_typed(typed))
+
+
+def encoded(owner: Owner, typed: Any) -> bytes:
+    """Return the canonical bytes of what an owner was asked for: equal keys, equal bytes."""
+    if owner.arity != 1:
+        return _joined(typed)
+    return encode_typed(typed)
 
 
 def _joined(elements: tuple[Any, ...]) -> bytes:

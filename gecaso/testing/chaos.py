@@ -11,6 +11,7 @@ from gecaso.errors import Unsupported
 from gecaso.keys import Key
 from gecaso.storage import BaseStorage, EntryStorage, adapt
 from gecaso.testing.faults import (
+    MESSAGE_FAULTS,
     WRITES,
     Disconnect,
     Evict,
@@ -109,16 +110,18 @@ class ChaosStorage(Mischief, EntryStorage):
 
     async def evict_some(self, entries: int = 1) -> None:
         """Evict entries of keys picked at random from those seen."""
-        self._count("evict")
         keys = self._some(list(self._ledger.keys), entries)
-        await self._write("evict", keys, lambda: self.inner.evict(keys))
+        if keys:
+            self._count("evict")
+            await self._write("evict", keys, lambda: self.inner.evict(keys))
 
     async def evict_leases(self, leases: int = 1) -> None:
         """End leases picked at random from those taken; their holders are not told."""
-        self._count("evict_leases")
         picked = self._some(list(self._ledger.leases.values()), leases)
-        keys = [lease.key for lease in picked]
-        await self._write("release", keys, lambda: self._release(picked))
+        if picked:
+            self._count("evict_leases")
+            keys = [lease.key for lease in picked]
+            await self._write("release", keys, lambda: self._release(picked))
 
     async def flush(self) -> None:
         """Lose everything; of a storage that cannot be cleared, the keys seen."""
@@ -137,8 +140,8 @@ class ChaosStorage(Mischief, EntryStorage):
         Exact over a storage in this process; over others entries alone come back, not leases.
         Raises `ConfigurationError` if not so many are remembered.
         """
-        self._count("fail_over")
         await self._ledger.undo(self.inner, lost)
+        self._count("fail_over")
 
     def _some(self, things: list[T], count: int) -> list[T]:
         picked: list[T] = []
@@ -303,16 +306,16 @@ class ChaosStorage(Mischief, EntryStorage):
     async def wait(self, busy: Busy, timeout: float) -> None:
         """Wait until that lease is gone, or seems so, or ``timeout`` seconds have passed."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        until, give_up = loop.time() + timeout, loop.time() + self.timeout
         faults = self._next_faults("wait")
         for fault in faults:
             await self._happen(fault)
-            await self._go_wrong_before(fault, _nothing, loop.time() + self.timeout)
-        kinds = {type(fault): fault for fault in faults}
         self._use_connection()
         for fault in faults:
-            if isinstance(fault, (Lose, Reorder, Repeat)):
+            await self._go_wrong_before(fault, _nothing, give_up)
+            if isinstance(fault, MESSAGE_FAULTS):
                 self._count(kind_of(fault))
+        kinds = {type(fault) for fault in faults}
         if Repeat in kinds:
             return
         if Lose in kinds:
@@ -320,6 +323,7 @@ class ChaosStorage(Mischief, EntryStorage):
             return
         await self.inner.wait(busy, timeout)
         for fault in faults:
+            await self._go_wrong_after(fault, give_up)
             if isinstance(fault, Reorder):
                 await asyncio.sleep(max(0.0, min(fault.seconds, until - loop.time())))
 

@@ -12,6 +12,7 @@ from gecaso.errors import ConfigurationError, StorageError
 
 __all__ = [
     "MESSAGES",
+    "MESSAGE_FAULTS",
     "OPERATIONS",
     "WRITES",
     "Delay",
@@ -30,6 +31,8 @@ __all__ = [
     "RaiseBefore",
     "Reorder",
     "Repeat",
+    "check_fault",
+    "check_operations",
     "draw",
     "kind_of",
 ]
@@ -137,6 +140,9 @@ class Repeat(Fault):
     """A message comes twice: who waits for a lease is told before it is gone."""
 
 
+MESSAGE_FAULTS: Final = (Lose, Reorder, Repeat)
+
+
 @dataclass(frozen=True)
 class Faults:
     """How often things go wrong: probabilities from 0 to 1, of each operation.
@@ -192,6 +198,17 @@ def check_operations(names: Collection[str]) -> None:
             f"{', '.join(sorted(unknown))}: give a collection of names of a storage's operations: "
             f"{', '.join(sorted(OPERATIONS))}"
         )
+
+
+def check_fault(operation: str, fault: Fault) -> None:
+    """Raise `ConfigurationError` for a fault that this operation cannot have."""
+    is_of_messages = isinstance(fault, MESSAGE_FAULTS)
+    if is_of_messages and operation not in MESSAGES:
+        raise ConfigurationError(f"{fault!r} is for messages: `wait` and `changes`")
+    if operation == "changes" and not is_of_messages:
+        raise ConfigurationError(f"{fault!r} is not for messages: a change is lost, late or twice")
+    if isinstance(fault, Late) and operation not in WRITES:
+        raise ConfigurationError(f"{fault!r} is for writes: {', '.join(sorted(WRITES))}")
 
 
 def draw(faults: Faults, operation: str, choose: Callable[[int], int]) -> Iterator[Fault]:

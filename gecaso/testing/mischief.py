@@ -19,6 +19,7 @@ from gecaso.testing.faults import (
     Late,
     RaiseAfter,
     RaiseBefore,
+    check_fault,
     check_operations,
     draw,
 )
@@ -63,6 +64,9 @@ class Mischief:
         While there is a script for an operation, nothing is drawn for it.
         """
         check_operations((operation,))
+        for fault in faults:
+            if fault is not None:
+                check_fault(operation, fault)
         self._scripts[operation].extend(faults)
 
     def script(self, steps: Iterable[tuple[str, Fault | None]]) -> None:

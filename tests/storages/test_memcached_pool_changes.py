@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gecaso import Key
+from gecaso import Key, WaitTimeout
 from gecaso.keys import as_key
 from gecaso.storages import MemcachedStorage
 from gecaso.storages._memcached_pool import AGREEMENT
@@ -164,6 +164,23 @@ async def test_a_key_that_is_moving_is_loaded_for_everybody_and_put_nowhere(
     assert first.token != second.token
     await put(one, moves, "put")
     assert await value(one, moves) is None
+    for each in processes:
+        await each.aclose()
+
+
+async def test_a_lock_excludes_others_while_its_key_is_moving(
+    processes: Both, changing: Changing
+) -> None:
+    one, two = processes
+    for each in processes:
+        changing.tell(each, 0, 1, 2)
+    for name in range(12):
+        async with one.leased(name):
+            with pytest.raises(WaitTimeout):
+                async with two.leased(name, wait_timeout=0.0):
+                    pass
+        async with two.leased(name, wait_timeout=0.0):
+            pass
     for each in processes:
         await each.aclose()
 

@@ -54,7 +54,7 @@ def test_a_bound_that_is_no_whole_number_is_refused(bound: Any) -> None:
 
 
 def test_the_entry_used_longest_ago_leaves_first() -> None:
-    storage = MemoryStorage(maxsize=3)
+    storage = MemoryStorage(maxsize=3, policy="lru")
     for name in "abc":
         put(storage, name, name)
     value_of(storage, "a")
@@ -94,7 +94,7 @@ def test_a_bound_of_one_keeps_the_newest() -> None:
 
 
 def test_the_newest_may_be_removed_and_set_again() -> None:
-    storage = MemoryStorage(maxsize=3)
+    storage = MemoryStorage(maxsize=3, policy="lru")
     for name in "abcdc":
         put(storage, name, name)
         storage.discard_now([as_key(name)])

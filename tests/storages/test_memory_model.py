@@ -146,7 +146,7 @@ OPERATIONS = st.lists(
 @given(maxsize=st.integers(1, 5), operations=OPERATIONS)
 def test_the_bound_is_exact_lru(kind: str, maxsize: int, operations: list[tuple[str, int]]) -> None:
     inner = MemoryStorage()
-    storage: Any = MemoryStorage(maxsize)
+    storage: Any = MemoryStorage(maxsize, policy="lru")
     if kind != "memory":
         storage = LRUStorage(None if kind == "lru" else inner, maxsize)
 

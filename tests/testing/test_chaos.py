@@ -262,6 +262,18 @@ async def test_hang_until_the_timeout(inner: EntryStorage, applied: bool) -> Non
     assert await values(inner) == ({"a": 1} if applied else {})
 
 
+async def test_it_may_be_healed_from_another_thread() -> None:
+    chaos = ChaosStorage(MemoryStorage())
+    chaos.next("store", Hang())
+    storing = asyncio.create_task(chaos.set("a", 1))
+    await asyncio.sleep(0)
+    async with patience():
+        await asyncio.to_thread(chaos.heal)
+        await storing
+    assert await values(chaos.inner) == {"a": 1}
+    assert chaos.faults == Faults()
+
+
 async def test_hang_until_it_is_cancelled() -> None:
     chaos = ChaosStorage(MemoryStorage())
     chaos.next("store", Hang())
@@ -535,6 +547,32 @@ def test_a_script_names_operations_that_there_are() -> None:
     chaos = ChaosStorage(MemoryStorage())
     with pytest.raises(ConfigurationError, match=r"comit.*commit"):
         chaos.next("comit", RaiseBefore())
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [("fetch", Lose()), ("store", Repeat()), ("changes", RaiseBefore()), ("fetch", Late(1))],
+)
+def test_what_an_operation_cannot_have_is_refused(operation: str, fault: Fault) -> None:
+    with pytest.raises(ConfigurationError, match=type(fault).__name__):
+        ChaosStorage(MemoryStorage()).next(operation, fault)
+
+
+@pytest.mark.parametrize("fault", [RaiseAfter(), Hang(applied=True), Hang()])
+async def test_waiting_fails_and_hangs_like_everything_else(fault: Fault) -> None:
+    chaos = ChaosStorage(MemoryStorage(), timeout=0.01)
+    chaos.next("wait", fault)
+    with pytest.raises(StorageError):
+        await chaos.wait(Busy(A, b"of nobody", 1.0), 0.001)
+
+
+async def test_nothing_is_counted_where_there_is_nothing_to_lose() -> None:
+    chaos = ChaosStorage(MemoryStorage())
+    await chaos.evict_some()
+    await chaos.evict_leases()
+    with pytest.raises(ConfigurationError):
+        await chaos.fail_over(1)
+    assert chaos.injected == {}
 
 
 async def outcomes(chaos: ChaosStorage, times: int = 300) -> list[str]:

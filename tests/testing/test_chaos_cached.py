@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,15 @@ from gecaso import (
 )
 from gecaso.guard import guard_of
 from gecaso.storages.redis import RedisStorage
-from gecaso.testing import ChaosStorage, Faults, History, StaleRead
+from gecaso.testing import (
+    ChaosStorage,
+    Faults,
+    History,
+    ScheduleFailed,
+    StaleRead,
+    choose,
+    explore,
+)
 from gecaso.testing.faults import (
     OPERATIONS,
     Delay,
@@ -49,13 +58,20 @@ def inner(request: pytest.FixtureRequest) -> EntryStorage:
 # -- G5: reads fail open ---------------------------------------------------------------------------
 
 TROUBLE: list[Fault] = [
-    *(RaiseBefore(), RaiseAfter(), Hang(), Hang(applied=True), Delay(60), Late(0.01)),
-    Disconnect(1),
+    *(RaiseBefore(), RaiseAfter(), Hang(), Hang(applied=True), Delay(60), Disconnect(1)),
 ]
+OF_WRITES: list[Fault] = [*TROUBLE, Late(0.01)]
 
 
-@pytest.mark.parametrize("fault", TROUBLE, ids=repr)
-@pytest.mark.parametrize("operation", ["fetch", "lease", "commit"])
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        *(("fetch", fault) for fault in TROUBLE),
+        *(("lease", fault) for fault in OF_WRITES),
+        *(("commit", fault) for fault in OF_WRITES),
+    ],
+    ids=repr,
+)
 async def test_a_call_goes_on_without_a_storage_in_trouble(
     inner: EntryStorage, operation: str, fault: Fault
 ) -> None:
@@ -140,7 +156,7 @@ async def test_a_storage_that_was_flushed_is_filled_again(inner: EntryStorage) -
 # -- G5b: invalidations do not ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", TROUBLE, ids=repr)
+@pytest.mark.parametrize("fault", OF_WRITES, ids=repr)
 async def test_an_invalidation_is_tried_again(inner: EntryStorage, fault: Fault) -> None:
     chaos = ChaosStorage(inner, timeout=0.05)
     process = Process(chaos, Truth())
@@ -321,3 +337,21 @@ async def test_without_the_guard_for_invalidations_a_stale_read_is_found(
         except StaleRead:
             stale += 1
     assert stale > 1
+
+
+# -- explored --------------------------------------------------------------------------------------
+
+
+def test_explore_searches_for_the_fault_that_breaks_something() -> None:
+    async def scenario() -> None:
+        faults = Faults(raise_after=0.5, hang=0.5)
+        chaos = ChaosStorage(MemoryStorage(), faults, choose=choose, timeout=600)
+        process = Process(chaos, Truth())
+        await process.thing(1)
+        assert chaos.injected != {"raise_after": 1, "hang": 1}, "one of each"
+        await guard_of(chaos).aclose()
+
+    started = time.monotonic()
+    with pytest.raises(ScheduleFailed, match="one of each"):
+        explore(scenario)
+    assert time.monotonic() - started < 60, "what hangs for ten minutes takes no time"

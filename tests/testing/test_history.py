@@ -229,7 +229,12 @@ def test_a_watched_plain_function_is_recorded_as_well() -> None:
     assert double(2) == 4
     assert in_thread(lambda: double(2)) == 4
     double.invalidate(2)
-    assert [one.kind for one in history.operations] == ["read", "load", "read", "invalidate"]
+    with pytest.raises(KeyError):
+        double.peek(2)
+    assert [one.kind for one in history.operations] == [
+        *("read", "load", "read", "invalidate", "read")
+    ]
+    assert history.operations[-1].is_miss
     history.check()
 
 
