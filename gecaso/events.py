@@ -4,6 +4,7 @@ Hooks are functions of one event. They are called where the event happens, so th
 and must not raise; an error in a hook is logged and goes no further. With no hook nothing is made
 and nothing is called: a function's path of a hit does not even look.
 
+>>> from gecaso.events import Corrupt
 >>> seen = []
 >>> with listening(seen.append):
 ...     emit(Corrupt(storage=None, key="user:7", reason="damaged"))

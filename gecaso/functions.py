@@ -14,7 +14,7 @@ from gecaso.calls import Call, Counters
 from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
-from gecaso.errors import UnkeyableArgument, Unsupported
+from gecaso.errors import ConfigurationError, UnkeyableArgument, Unsupported
 from gecaso.keys import (
     DIRECT,
     Key,
@@ -124,6 +124,8 @@ class Function:
 
             check_ambiguous(function, owner, storage)
         storage.learn(known_types_of(function))
+        if self.policy.on_evict is not None:
+            self._watch(self.policy.on_evict)
         self.bind()
 
     def bind(self) -> None:
@@ -184,6 +186,16 @@ class Function:
             self._key_failed(error)
             return self.uncached(*args, **kwargs)
         return miss(typed_key, args, kwargs)
+
+    def _watch(self, hook: events.Hook) -> None:
+        local = self.loading.local
+        if local is None or self.keying.owner is DIRECT:
+            raise ConfigurationError(
+                f"{self!r}: on_evict= is told by storages in this process, of functions whose keys "
+                "are their own: without key="
+            )
+        for owner in {self.keying.owner, self.keying.instance_owner}:
+            local.watch(owner, hook)
 
     def _asks_first(self) -> bool:
         """Whether a hit, too, takes the long way."""
@@ -251,6 +263,8 @@ class Function:
                 self._instances.pop(number, None)
 
         partition = self.loading.local.partition(owner)
+        if self.policy.on_evict is not None:
+            self.loading.local.watch(owner, self.policy.on_evict)
         self._owners[number] = (weakref.ref(instance, gone), owner)
         if not (events.hooks or self._asks_first()):
             self._instances[number] = partition.entries

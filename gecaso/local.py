@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from gecaso import events
 from gecaso.base import LOCKS, EntryStorage
@@ -55,6 +55,8 @@ class LocalStorage(EntryStorage):
         self.users: WeakSet[Any] = WeakSet()
         """The functions that do."""
         self.departed: deque[events.Event] = deque()
+        self.watchers: WeakKeyDictionary[Owner, events.Hook] = WeakKeyDictionary()
+        """Who is told what departs of an owner's entries, beside the hooks."""
 
     @abstractmethod
     def partition(self, owner: Owner) -> Partition:
@@ -209,6 +211,13 @@ class LocalStorage(EntryStorage):
             except IndexError:  # another thread told it
                 return
             events.emit(event)
+            watcher = self.watchers.get(event.key.owner)
+            if watcher is not None:
+                events.tell(watcher, event)
+
+    def watch(self, owner: Owner, hook: events.Hook) -> None:
+        """Tell ``hook`` of each entry of an owner that leaves: `gecaso.events.Evicted`."""
+        self.watchers[owner] = hook
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         return self.fetch_now(keys)

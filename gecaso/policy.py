@@ -15,7 +15,7 @@ from gecaso.freshness import XFetch
 __all__ = ["Policy", "Ttl", "nearest_name", "unknown_option"]
 
 Ttl = Duration | datetime | Callable[[Any], Duration | datetime | None] | None
-"""A length of time, the moment of its end, None for ever, or a function of the value that gives one.
+"""A length of time, the moment of its end, None for ever, or a function of the value that gives it.
 
 A moment without a time zone is one of local time. After it a value is not fresh for any time.
 """

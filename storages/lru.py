@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import StorageError
+from gecaso.events import Hook
 from gecaso.keys import Key, Owner
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, Partition, adapt
 
@@ -241,6 +242,9 @@ class _LocalLRU(_InProcess):
         self._local = storage
         self._uses: Recency[_Place] = Recency(self.maxsize)
         self._owners: dict[int, tuple[weakref.ref[Owner], set[Hashable]]] = {}
+
+    def watch(self, owner: Owner, hook: Hook) -> None:
+        self._local.watch(owner, hook)
 
     def __len__(self) -> int:
         return len(self._uses)

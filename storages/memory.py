@@ -243,7 +243,10 @@ class MemoryStorage(LocalStorage):
         if entry.kind == "uncacheable":  # a mark; nobody would miss it
             return
         room.evictions[reason] += 1
-        if events.hooks and (key := place.key) is not None:
+        if not (events.hooks or self.watchers):
+            return
+        key = place.key
+        if key is not None and (events.hooks or key.owner in self.watchers):
             self.departed.append(
                 events.Evicted(
                     storage=self,

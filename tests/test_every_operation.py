@@ -346,6 +346,36 @@ async def test_on_load_is_told_of_each_load(kind: str, storage: EntryStorage) ->
     assert all(event.seconds >= 0 for event in seen)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_on_evict_is_told_who_leaves_and_why(kind: str) -> None:
+    seen: list[Any] = []
+    storage = MemoryStorage(maxsize=2, policy="lru")
+    it = Subject(kind, storage, on_evict=seen.append)
+    await storage.set("another's", 1)
+    first = await it(it.f(1))
+    await it(it.f(2))
+    await it(it.f(3))
+    assert [(event.key, event.value, event.reason) for event in seen] == [
+        (it.f.key(1), first, "size")
+    ]
+    await it(it.f.put("put", 3))
+    await it(it.f.invalidate(3))
+    assert [event.reason for event in seen[1:]] == ["replaced", "removed"]
+
+
+def test_on_evict_needs_keys_of_the_functions_own(redis_url: str) -> None:
+    def ignore(event: object) -> None: ...
+
+    shared = storage_from_url(redis_url)
+    cases: list[tuple[Any, dict[str, Any]]] = [(MemoryStorage(), {"key": "n:{x}"}), (shared, {})]
+    for storage, options in cases:
+        with pytest.raises(gecaso.ConfigurationError, match="on_evict"):
+
+            @gecaso.cached(storage, on_evict=ignore, **options)
+            def f(x: int) -> int:
+                return x
+
+
 # -- functions, caches -----------------------------------------------------------------------------
 
 
