@@ -26,6 +26,7 @@ __all__ = [
     "Record",
     "check_url",
     "connect",
+    "is_held",
     "is_pool",
     "mapped",
     "refusal",
@@ -96,6 +97,11 @@ class Pool(Protocol):
 
 def is_pool(given: object) -> bool:
     return isinstance(given, _client.Pool)
+
+
+def is_held(connection: Any) -> bool:
+    """Return whether this is a connection, and not the shell of one that its pool has again."""
+    return getattr(connection, "_con", connection) is not None
 
 
 def check_url(url: str) -> None:

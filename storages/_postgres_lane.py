@@ -70,7 +70,7 @@ class _Deadline:
             return
         self.is_over = True
         if self.session is not None:
-            self.session.connection.terminate()
+            self.session.terminate()
         elif self.waiting is not None and not self.waiting.done():
             self.waiting.set_exception(TimeoutError())
 
@@ -161,14 +161,14 @@ class Lane:
             session.is_used = True
             return result
         except asyncio.CancelledError:  # the loop ends: nobody will read the reply
-            session.connection.terminate()
+            session.terminate()
             raise
         except POOLER:
             self._server.is_pooled = True
-            session.connection.terminate()
+            session.terminate()
             raise
         except GONE as error:
-            session.connection.terminate()
+            session.terminate()
             self._drop_idle()
             is_harmless = not is_write or isinstance(error, UNSENT)
             if deadline.is_over or self.is_closed or not (session.is_used and is_harmless):
@@ -236,7 +236,7 @@ class Lane:
             return None
         while self._idle:
             session = self._idle.pop()
-            if not session.connection.is_closed():
+            if not session.is_closed:
                 return session
             self._drop(session)
         return None
@@ -262,7 +262,7 @@ class Lane:
                 self._fail(error)
             return
         if self.is_closed:
-            session.connection.terminate()
+            session.terminate()
         self.sessions.add(session)
         self._give_back(session)
 
@@ -276,7 +276,7 @@ class Lane:
             if not (self._source.is_lent and server.is_known and server.has_table):
                 await server.meet(session)
         except BaseException:
-            connection.terminate()
+            session.terminate()
             if self._source.is_lent:
                 self._close_later(session)
             raise
@@ -292,7 +292,7 @@ class Lane:
 
     def _give_back(self, session: Session) -> None:
         self._writing.discard(session)
-        if session.connection.is_closed() or self.is_closed:
+        if session.is_closed or self.is_closed:
             self._drop(session)
         else:
             self._idle.append(session)
@@ -306,7 +306,7 @@ class Lane:
         if session.is_lent:
             self._close_later(session)
         else:
-            session.connection.terminate()
+            session.terminate()
 
     def _drop_idle(self) -> None:
         """What the server has done to one connection it has done to those that lie there."""
@@ -330,7 +330,7 @@ class Lane:
         self.is_closed = True
         self._fail(StorageError("the storage was closed during the operation"))
         for session in list(self.sessions):
-            session.connection.terminate()
+            session.terminate()
         for task in self._opening:
             task.cancel()
         self._drop_idle()

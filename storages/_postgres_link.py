@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from gecaso.entry import Entry
@@ -239,14 +240,14 @@ class Link:
         now = time.monotonic()
         if now > self._server.measure_at:
             self._server.measure_at = now + PURGE_EVERY
-            self.start(self._quietly(self._lane.read(self._server.measure)))
+            self.start(self._quietly(partial(self._lane.read, self._server.measure)))
         if now > self._server.purge_at:
             self._server.purge_at = now + PURGE_EVERY * random.uniform(0.8, 1.2)
-            self.start(self._quietly(self.purge()))
+            self.start(self._quietly(self.purge))
 
-    async def _quietly(self, work: Awaitable[object]) -> None:
+    async def _quietly(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
-            await work
+            await work()
         except StorageError as error:
             logger.debug("what is done in the background has failed: %s", error)
 
@@ -267,7 +268,7 @@ class Link:
 
     def sweep_soon(self) -> None:
         """Delete, in the background, what was cleared."""
-        self.start(self._quietly(self._sweep()))
+        self.start(self._quietly(self._sweep))
 
     async def _sweep(self) -> None:
         while await self._lane.write(self.rows.sweep):
@@ -275,7 +276,7 @@ class Link:
 
     def release_later(self, ours: list[Token]) -> None:
         """End leases whose rows are locked: if the transaction is rolled back they would last."""
-        self.start(self._quietly(self._release_later(ours)))
+        self.start(self._quietly(partial(self._release_later, ours)))
 
     async def _release_later(self, ours: list[Token]) -> None:
         pause, last = PAUSE

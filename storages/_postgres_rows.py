@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ._postgres_client import LOCKED
@@ -139,11 +140,11 @@ class Rows:
         records = await session.fetch(
             self.server.statements.take,
             [one.row for one in wanted],
-            [one.token for one in wanted],
+            [one.token.hex() for one in wanted],
             wanted[0].seconds,
             lock,
             self.names.own,
-            unsure,
+            [token.hex() for token in unsure],
         )
         return {key: Taken(value, fresh) for key, value, fresh in records}
 
@@ -168,7 +169,8 @@ class Rows:
     ) -> tuple[set[str], bool]:
         """Store under leases; return the rows stored, and whether any was locked."""
         tokens = [Token(entry.row, entry.token) for entry in entries]
-        return await self._end(session, "commit", tokens, lock, *_columns(entries))
+        values, columns = _columns(entries)
+        return await self._end(session, "commit", tokens, lock, values, *columns)
 
     async def release(self, session: Session, ours: Sequence[Token], lock: str) -> bool:
         """End leases; return whether any was locked."""
@@ -188,7 +190,8 @@ class Rows:
         return _keys(await session.fetch(getattr(statements, f"{what}_unlocked"), *args)), True
 
     def _mine(self, ours: Sequence[Token], lock: str) -> tuple[Any, ...]:
-        return [one.row for one in ours], [one.token for one in ours], lock, self.names.own
+        tokens = [one.token.hex() for one in ours]
+        return [one.row for one in ours], tokens, lock, self.names.own
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -214,7 +217,7 @@ class Rows:
         if new:
             done |= await self._write(session, statements.add, new, lock, origin)
         if old:
-            versions = [expected[entry.row] for entry in old]
+            versions = [(expected[entry.row] or b"").hex() for entry in old]
             done |= await self._write(session, statements.swap, old, lock, origin, versions)
         return done
 
@@ -228,11 +231,11 @@ class Rows:
         *more: object,
     ) -> set[str]:
         rows = [entry.row for entry in entries]
-        values, versions, fresh, dead = _columns(entries)
+        values, columns = _columns(entries)
         told, channel = self.names.changed(rows, origin), self.server.statements.channel
         records = await session.fetch(
             statement,
-            *(rows, values, lock, self.names.own, versions, fresh, dead, told, channel, *more),
+            *(rows, values, lock, self.names.own, *columns, told, channel, *more),
         )
         return _keys(records)
 
@@ -287,13 +290,18 @@ def _keys(records: Iterable[Sequence[Any]]) -> set[str]:
     return {key for (key,) in records if key}
 
 
-def _columns(entries: Sequence[Stored]) -> tuple[list[Any], ...]:
-    return (
-        [entry.value for entry in entries],
-        [entry.version for entry in entries],
-        [entry.fresh for entry in entries],
-        [entry.dead for entry in entries],
-    )
+def _columns(entries: Sequence[Stored]) -> tuple[bytes, list[list[str]]]:
+    """Return the values in one piece; where each starts, its size, version and times."""
+    sizes = [len(entry.value) for entry in entries]
+    starts = [end - size + 1 for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    columns = [
+        [str(start) for start in starts],
+        [str(size) for size in sizes],
+        [entry.version.hex() for entry in entries],
+        [repr(entry.fresh) for entry in entries],
+        [repr(entry.dead) for entry in entries],
+    ]
+    return b"".join([entry.value for entry in entries]), columns
 
 
 def _split(rows: list[str]) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gecaso.errors import StorageError
 
-from ._postgres_client import MADE_MEANWHILE, Connection, Prepared, Record
+from ._postgres_client import MADE_MEANWHILE, Connection, Prepared, Record, is_held
 from ._postgres_names import channel_of
 from ._postgres_statements import MEASURE, SHAPE, Statements, definition
 
@@ -18,7 +18,7 @@ MEASURE_EVERY: Final = 60.0  # seconds between looks at the server's clock
 PURGE_EVERY: Final = 60.0  # seconds between deletions of what is dead
 OLDEST: Final = 12
 LOCK_TIMEOUT: Final = 0.1  # seconds
-BRIEFLY: Final = "2ms"  # the lock_timeout of an operation that others wait behind
+BRIEFLY: Final = "20ms"  # the lock_timeout of an operation that others wait behind
 
 COLUMNS: Final = {
     "key": "text C",
@@ -63,6 +63,15 @@ class Session:
     async def once(self, statement: str, *args: Any) -> list[Record]:
         """Run a statement that is prepared without a name."""
         return await (await self.connection.prepare(statement, name="")).fetch(*args)
+
+    @property
+    def is_closed(self) -> bool:
+        # One of a pool is taken out of its proxy when it is closed.
+        return not is_held(self.connection) or self.connection.is_closed()
+
+    def terminate(self) -> None:
+        if is_held(self.connection):
+            self.connection.terminate()
 
     def forget(self) -> None:
         """Forget what was prepared: it was for a table that is gone."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from gecaso.errors import ConfigurationError
 from gecaso.loops import close_descriptor, close_without_loop
 
-from ._postgres_client import Connection, Pool, connect
+from ._postgres_client import Connection, Pool, connect, is_held
 
 __all__ = ["Lent", "Means", "Own", "Source", "abandon", "check_loop", "let_go"]
 
@@ -98,4 +98,9 @@ def let_go(loop: AbstractEventLoop, held: Iterable[set[Any]]) -> None:
             abandon(connection, loop)
             continue
         with contextlib.suppress(RuntimeError):  # the loop has just closed
-            loop.call_soon_threadsafe(connection.terminate)
+            loop.call_soon_threadsafe(_terminate, connection)
+
+
+def _terminate(connection: Connection) -> None:
+    if is_held(connection):
+        connection.terminate()

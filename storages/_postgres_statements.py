@@ -12,6 +12,9 @@ statement sets for itself alone: connections may be shared through a pool or a p
 * A namespace has a row of its own with its *generation*. What was written in another generation
   does not count. To clear is to change the generation: one row, with all that a transaction gives.
 
+Arguments are scalars and arrays of text: for other arrays asyncpg would first ask the server, on
+each connection, what they are. So bytes come in hexadecimal, and all values in one piece.
+
 Messages are sent by the statement that makes the change, so that they come and go with it.
 """
 
@@ -32,6 +35,12 @@ from before finds no row with its token, whether there is a row or not.
 _NOW: Final = "extract(epoch FROM clock_timestamp())::float8"
 
 # Who takes part in the join waits for its column: the setting is made before the first row.
+_ENTRY: Final = "start, size, version, fresh, dead"
+_COLUMNS: Final = (
+    "substring({blob}::bytea FROM u.start::int FOR u.size::int) AS value, "
+    "decode(u.version, 'hex') AS version, u.fresh::float8 AS fresh, u.dead::float8 AS dead"
+)
+
 _WAIT: Final = (
     "(SELECT set_config('lock_timeout', coalesce({lock}, current_setting('lock_timeout')), true))"
     " AS wait"
@@ -80,11 +89,11 @@ class Statements:
         self.channel = channel
         self.look = f"SELECT key, value, fresh_until, generation FROM {table} WHERE key = ANY($1)"
         self.holders = (
-            f"SELECT key, CASE WHEN generation = {self._generation('$2')} THEN lease END, "
+            f"SELECT key, {self._holder('$2')}, "
             f"lease_until - {_NOW} FROM {table} WHERE key = ANY($1)"
         )
         self.refused = (
-            f"SELECT key, CASE WHEN generation = {self._generation('$2')} THEN lease END, "
+            f"SELECT key, {self._holder('$2')}, "
             f"lease_until - {_NOW}, fresh_until, "
             f"CASE WHEN generation = {self._generation('$2')} THEN value END "
             f"FROM {table} WHERE key = ANY($1)"
@@ -125,6 +134,12 @@ class Statements:
             f"coalesce((SELECT own.generation FROM {self.table} AS own WHERE own.key = {own}), 0)"
         )
 
+    def _holder(self, own: str) -> str:
+        return (
+            f"CASE WHEN generation = {self._generation(own)} AND lease_until > {_NOW} "
+            "THEN lease END"
+        )
+
     def _tell(self, change: str, payloads: str, channel: str) -> str:
         """Make a change that returns keys, and send messages, in one statement."""
         return (
@@ -138,47 +153,46 @@ class Statements:
         """Rows, tokens, seconds, lock_timeout, own row, tokens that nobody has."""
         return f"""
 INSERT INTO {self.table} AS t (key, generation, lease, lease_until, dead_after)
-SELECT u.key, {self._generation("$5")}, u.lease, {_NOW} + $3::float8, {_NOW} + $3::float8
-FROM {_WAIT.format(lock="$4")}, unnest($1::text[], $2::bytea[]) AS u(key, lease) ORDER BY u.key
+SELECT u.key, {self._generation("$5")}, decode(u.lease, 'hex'),
+    {_NOW} + $3::float8, {_NOW} + $3::float8
+FROM {_WAIT.format(lock="$4")}, unnest($1::text[], $2::text[]) AS u(key, lease) ORDER BY u.key
 ON CONFLICT (key) DO UPDATE SET
     lease = excluded.lease, lease_until = excluded.lease_until, generation = excluded.generation,
     value = CASE WHEN t.generation = excluded.generation THEN t.value END
 WHERE t.lease IS NULL OR t.lease_until <= {_NOW} OR t.generation <> excluded.generation
-    OR t.lease = ANY($6::bytea[])
+    OR encode(t.lease, 'hex') = ANY($6::text[])
 RETURNING key, value, fresh_until"""
 
-    def _mine(self, columns: str, skip: str) -> str:
+    def _mine(self, skip: str, columns: str = "", arrays: str = "", names: str = "") -> str:
         """Lock the rows whose lease is ours: rows, tokens, lock_timeout, own row."""
-        types = "".join(f", ${n}::{kind}[]" for n, kind in _numbered(columns))
-        names = "".join(f", {name}" for name in _names(columns))
-        taken = "".join(f", u.{name}" for name in _names(columns))
         return f"""
 WITH mine AS MATERIALIZED (
-    SELECT t.key{taken} FROM {_WAIT.format(lock="$3")},
-        unnest($1::text[], $2::bytea[]{types}) AS u(key, lease{names})
-    JOIN {self.table} AS t ON t.key = u.key AND t.lease = u.lease AND t.lease_until > {_NOW}
+    SELECT t.key{columns} FROM {_WAIT.format(lock="$3")},
+        unnest($1::text[], $2::text[]{arrays}) AS u(key, lease{names})
+    JOIN {self.table} AS t
+    ON t.key = u.key AND t.lease = decode(u.lease, 'hex') AND t.lease_until > {_NOW}
     WHERE t.generation = {self._generation("$4")}
     ORDER BY t.key FOR UPDATE OF t {skip}
 )"""
 
     def _renew(self, skip: str) -> str:
         """… and seconds."""
-        return f"""{self._mine("", skip)}
+        return f"""{self._mine(skip)}
 UPDATE {self.table} AS t SET lease_until = {_NOW} + $5::float8
 FROM mine WHERE t.key = mine.key RETURNING t.key"""
 
     def _commit(self, skip: str) -> str:
-        """… and values, versions, times; payloads, channel."""
-        mine = self._mine("value bytea, version bytea, fresh float8, dead float8", skip)
-        change = f"""{mine}, done AS (
+        """… and values; their starts, sizes, versions and times; payloads, channel."""
+        columns, arrays = ", " + _COLUMNS.format(blob="$5"), ", " + _arrays(6)
+        change = f"""{self._mine(skip, columns, arrays, f", {_ENTRY}")}, done AS (
 UPDATE {self.table} AS t SET value = mine.value, version = mine.version,
     fresh_until = mine.fresh, dead_after = mine.dead, lease = NULL, lease_until = NULL
 FROM mine WHERE t.key = mine.key RETURNING t.key)"""
-        return self._tell(change, "$9", "$10")
+        return self._tell(change, "$11", "$12")
 
     def _release(self, skip: str) -> str:
         """… and payloads, channel."""
-        change = f"""{self._mine("", skip)}, done AS (
+        change = f"""{self._mine(skip)}, done AS (
 UPDATE {self.table} AS t SET lease = NULL, lease_until = NULL
 FROM mine WHERE t.key = mine.key RETURNING t.key)"""
         return self._tell(change, "$5", "$6")
@@ -186,36 +200,34 @@ FROM mine WHERE t.key = mine.key RETURNING t.key)"""
     # --- writing --------------------------------------------------------------------------------
 
     def _store(self, where: str) -> str:
-        """Rows, values, lock_timeout, own row, versions, times; payloads, channel."""
+        """Rows, values, lock_timeout, own row; what describes entries; payloads, channel."""
         change = f"""
 WITH done AS (
-INSERT INTO {self.table} AS t (key, value, version, generation, fresh_until, dead_after)
-SELECT u.key, u.value, u.version, {self._generation("$4")}, u.fresh, u.dead
-FROM {_WAIT.format(lock="$3")},
-    unnest($1::text[], $2::bytea[], $5::bytea[], $6::float8[], $7::float8[])
-    AS u(key, value, version, fresh, dead) ORDER BY u.key
+INSERT INTO {self.table} AS t (key, generation, value, version, fresh_until, dead_after)
+SELECT u.key, {self._generation("$4")}, {_COLUMNS.format(blob="$2")}
+FROM {_WAIT.format(lock="$3")}, unnest($1::text[], {_arrays(5)}) AS u(key, {_ENTRY}) ORDER BY u.key
 ON CONFLICT (key) DO UPDATE SET
     value = excluded.value, version = excluded.version, generation = excluded.generation,
     fresh_until = excluded.fresh_until, dead_after = excluded.dead_after,
     lease = NULL, lease_until = NULL
 {where} RETURNING t.key)"""
-        return self._tell(change, "$8", "$9")
+        return self._tell(change, "$10", "$11")
 
     def _swap(self) -> str:
         """As `store`, and the versions expected."""
         change = f"""
 WITH mine AS MATERIALIZED (
-    SELECT t.key, u.value, u.version, u.fresh, u.dead FROM {_WAIT.format(lock="$3")},
-        unnest($1::text[], $2::bytea[], $5::bytea[], $6::float8[], $7::float8[], $10::bytea[])
-        AS u(key, value, version, fresh, dead, expected)
-    JOIN {self.table} AS t ON t.key = u.key AND t.version = u.expected AND t.dead_after > {_NOW}
+    SELECT t.key, {_COLUMNS.format(blob="$2")} FROM {_WAIT.format(lock="$3")},
+        unnest($1::text[], {_arrays(5)}, $12::text[]) AS u(key, {_ENTRY}, expected)
+    JOIN {self.table} AS t
+    ON t.key = u.key AND t.version = decode(u.expected, 'hex') AND t.dead_after > {_NOW}
     WHERE t.generation = {self._generation("$4")} AND t.value IS NOT NULL
     ORDER BY t.key FOR UPDATE OF t
 ), done AS (
 UPDATE {self.table} AS t SET value = mine.value, version = mine.version,
     fresh_until = mine.fresh, dead_after = mine.dead, lease = NULL, lease_until = NULL
 FROM mine WHERE t.key = mine.key RETURNING t.key)"""
-        return self._tell(change, "$8", "$9")
+        return self._tell(change, "$10", "$11")
 
     def _discard(self, change: str) -> str:
         """Rows, lock_timeout; payloads, channel; for `expire` seconds, too."""
@@ -255,14 +267,6 @@ WITH gone AS MATERIALIZED (
 DELETE FROM {self.table} AS t USING gone WHERE t.key = gone.key RETURNING t.key"""
 
 
-def _numbered(columns: str) -> list[tuple[int, str]]:
-    """Return the number of the parameter, and the type, of each column beyond the first four."""
-    return [(5 + n, column.split()[1]) for n, column in enumerate(_split(columns))]
-
-
-def _names(columns: str) -> list[str]:
-    return [column.split()[0] for column in _split(columns)]
-
-
-def _split(columns: str) -> list[str]:
-    return columns.split(", ") if columns else []
+def _arrays(first: int) -> str:
+    """Return the five parameters that describe entries, from that number on."""
+    return ", ".join(f"${number}::text[]" for number in range(first, first + 5))

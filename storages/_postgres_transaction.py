@@ -12,7 +12,7 @@ from gecaso.errors import ConfigurationError, StorageError, Unsupported
 from gecaso.keys import Key
 from gecaso.storage import EntryStorage
 
-from ._postgres_client import ROLLED_BACK, mapped
+from ._postgres_client import ROLLED_BACK, is_held, mapped
 from ._postgres_core import Core
 from ._postgres_server import Session
 
@@ -132,10 +132,9 @@ def _refuse() -> NoReturn:
 def _check(connection: Any) -> None:
     """Refuse what is no connection of asyncpg in a transaction of the running loop."""
     try:
-        inner = connection._con if hasattr(connection, "_con") else connection
-        is_open = inner is not None and not connection.is_closed()
+        is_open = is_held(connection) and not connection.is_closed()
         inside = is_open and connection.is_in_transaction()
-        loop = getattr(inner, "_loop", None)
+        loop = getattr(getattr(connection, "_con", connection), "_loop", None)
     except AttributeError:
         raise ConfigurationError(
             f"on() takes a connection of asyncpg, not {type(connection).__name__}; SQLAlchemy's "

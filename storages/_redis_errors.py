@@ -10,7 +10,7 @@ import redis.exceptions
 
 from gecaso.errors import StorageError, StorageTimeout
 
-__all__ = ["Elsewhere", "mapped", "refusal"]
+__all__ = ["Elsewhere", "Moved", "TryAgain", "mapped", "refusal"]
 
 LOGIN = "it asks for a valid user and password: redis://user:password@host:port"
 ADVICE = {
@@ -25,10 +25,13 @@ ADVICE = {
     "WRONGTYPE": "another program keeps a value of another type under this key; "
     "give the storage a namespace of its own",
     "NOPERM": "its ACL does not let this user do that; gecaso needs +mget +get +set +eval +del "
-    "+unlink +pexpire +pttl +publish +subscribe +unsubscribe +time +ping, and +scan to clear, "
-    "on the keys and channels of its namespace",
-    "MOVED": "it is part of a Redis Cluster, which RedisStorage does not speak to yet; "
-    "give it a single server",
+    "+unlink +pexpire +pttl +publish +subscribe +unsubscribe +time +ping, on the keys and channels "
+    "of its namespace; +scan to clear, +client for changes(), +wait for wait_replicas, +role with "
+    "Sentinel and replicas, +cluster, +readonly and +asking in a cluster",
+    "MOVED": "it is part of a Redis Cluster; give the URL as redis+cluster://host:port",
+    "CLUSTERDOWN": "its cluster is down: some slots have no node; cluster-require-full-coverage no "
+    "lets the others go on",
+    "TRYAGAIN": "the slot of this key is being moved to another node",
     "BUSY": "it is busy with a script of somebody else's",
     "unknown command": "RedisStorage needs Redis 6.2 or newer, with EVAL not renamed or disabled",
 }
@@ -38,7 +41,6 @@ ALIASES = {
     "can't run this command": "NOPERM",
     "can't publish to the channel": "NOPERM",
     "ASK": "MOVED",
-    "CLUSTERDOWN": "MOVED",
     "Unknown Redis command": "unknown command",
 }
 # An error inside a script may come wrapped in another sentence (Redis 6), so look everywhere.
@@ -49,12 +51,44 @@ class Elsewhere(StorageError):
     """This connection leads to the wrong server, or in the wrong name: make another."""
 
 
+class TryAgain(StorageError):
+    """Of two names in a slot that is being moved, one is here and one is there."""
+
+
+class Moved(StorageError):
+    """The slot is at another node of the cluster; ``asks``: so far only what is asked for here.
+
+    ``host`` is empty where it is the one that said so.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.host = ""
+        self.port = self.slot = 0
+        self.asks = False
+
+    @classmethod
+    def read(cls, message: str, text: str) -> Moved:
+        """Read ``MOVED slot host:port``; raise ValueError if it is something else."""
+        word, slot, place = message.split()[:3]
+        host, _, port = place.rpartition(":")
+        error = cls(text)
+        error.slot, error.port, error.asks = int(slot), int(port), word == "ASK"
+        error.host = "" if host == "?" else host
+        return error
+
+
 def refusal(message: str) -> StorageError:
     """Return the error for an error reply of the server."""
+    if message.startswith(("MOVED ", "ASK ")):
+        with contextlib.suppress(ValueError):
+            return Moved.read(message, f"Redis refused: {ADVICE['MOVED']} ({message})")
     found = _WORD.search(message)
     word = "" if found is None else ALIASES.get(found[0], found[0])
     advice = ADVICE.get(word)
     text = f"Redis refused: {message}" if advice is None else f"Redis refused: {advice} ({message})"
+    if word == "TRYAGAIN":
+        return TryAgain(text)
     return (Elsewhere if word in ("READONLY", "NOAUTH", "MASTERDOWN") else StorageError)(text)
 
 

@@ -1,42 +1,60 @@
-"""What a storage has in one event loop: its connections and its batches."""
+"""What a storage has in one event loop for one server: its connections and its batches."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from math import inf
+from typing import TYPE_CHECKING
 
 from gecaso.entry import Entry
 from gecaso.errors import StorageError
 
-from ._batch import Batch, Calls, fail, settle
+from ._batch import Batch, Calls, copy_of, fail, settle
 from ._redis_dial import Dial
 from ._redis_ears import Ears
-from ._redis_replies import is_row
+from ._redis_replies import Reply, is_row, strange
 from ._redis_server import Server
-from ._redis_wire import Line, Outcome, Wire, packed
+from ._redis_wire import Command, Line, Outcome, Wire, packed
 
-__all__ = ["Lines"]
+if TYPE_CHECKING:
+    from ._redis_replicas import Replicas
+
+__all__ = ["Lines", "Unpack", "answer"]
 
 Unpack = Callable[[bytes, bytes, float], "Entry | None"]  # (name, data, now) -> the entry
 
 
 class Lines:
-    """The connections of one loop, made when they are needed, and the batches that share them."""
+    """The connections of one loop to one server, made when they are needed, and their batches.
 
-    def __init__(self, dial: Dial, server: Server, unpack: Unpack) -> None:
-        self._dial = dial
+    ``wait_replicas``: how many replicas must have an invalidation before it counts as done.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        server: Server,
+        unpack: Unpack,
+        *,
+        wait_replicas: int = 0,
+        replicas: Callable[[Lines], Replicas] | None = None,
+    ) -> None:
+        self.dial = dial
         self._server = server
         self._unpack = unpack
+        self._wait_replicas = wait_replicas
         self._line: Line | None = None
+        self._slow_line: Line | None = None
         self._ears: Ears | None = None
         self._closed = False
         self._open: set[Wire] = set()
         self.lookups: Batch[bytes, Entry | None] = Batch(self._look_up, weigh=len)
         self._holders: Batch[bytes, tuple[bytes | None, float]] = Batch(self._ask_holders)
+        self._replicas = None if replicas is None else replicas(self)
         # Nothing in the loop refers to this object while nothing is asked, so that a storage that
         # is dropped without being closed takes its connections along.
         weakref.finalize(self, _let_go, self._open).atexit = False
@@ -49,9 +67,15 @@ class Lines:
         """The connection for commands; a new one if the last is broken."""
         line = self._line
         if line is None or line.broken is not None:
-            self._check_open()
-            line = self._line = Line(self._dial, self._server)
-            self._replace(line)
+            line = self._line = self.dialled(self.dial, self._server)
+        return line
+
+    @property
+    def slow_line(self) -> Line:
+        """The connection for what waits at the server, and would hold up what is behind it."""
+        line = self._slow_line
+        if line is None or line.broken is not None:
+            line = self._slow_line = self.dialled(self.dial, self._server)
         return line
 
     @property
@@ -60,9 +84,16 @@ class Lines:
         ears = self._ears
         if ears is None or ears.broken is not None:
             self._check_open()
-            ears = self._ears = Ears(self._dial)
+            ears = self._ears = Ears(self.dial)
             self._replace(ears)
         return ears
+
+    def dialled(self, dial: Dial, server: Server, *, reads_replica: bool = False) -> Line:
+        """Return a new connection, which ends with this object."""
+        self._check_open()
+        line = Line(dial, server, reads_replica=reads_replica)
+        self._replace(line)
+        return line
 
     def _check_open(self) -> None:
         if self._closed:
@@ -87,10 +118,69 @@ class Lines:
         for wire in self._open:
             wire.abandon()
 
+    # --- commands -------------------------------------------------------------------------------
+
+    def call(
+        self,
+        commands: Sequence[Command],
+        *,
+        each: int = 1,
+        urgent: bool = False,
+        sure: bool = False,
+    ) -> Awaitable[list[Reply]]:
+        """Return the replies, errors of the server among them; ``each`` and ``urgent`` are for
+        clusters. What must be ``sure`` counts only when the replicas have it, if that was asked
+        for.
+        """
+        if sure and self._wait_replicas:
+            return self._call_surely(commands)
+        return self.line.call(*commands)
+
+    async def _call_surely(self, commands: Sequence[Command]) -> list[Reply]:
+        wanted, line = self._wait_replicas, self.slow_line
+        # Half of the time, so that it is the server that gives up, and the connection stays.
+        waiting = (b"WAIT", wanted, max(1, int(self.dial.timeout * 500)))
+        *replies, reached = await line.call(*commands, waiting)
+        if not isinstance(reached, int):
+            raise reached if isinstance(reached, StorageError) else strange(reached)
+        if reached < wanted:
+            raise StorageError(
+                f"Redis at {self.dial.where} has done it, but only {reached} replicas have it by "
+                f"now, and wait_replicas={wanted} asks for more: a fail-over may forget it"
+            )
+        return replies
+
+    def tell(self, commands: Iterable[Command]) -> None:
+        """Write commands behind the others, if that is possible; nobody waits for replies."""
+        if self._line is not None:
+            self._line.tell(*commands)
+
+    def nodes(self) -> list[Lines]:
+        """Return what each server with keys is reached by: this."""
+        return [self]
+
+    async def ready(self) -> None:
+        """Wait until the servers are known."""
+
     # --- lookups --------------------------------------------------------------------------------
 
+    def read(self, names: Sequence[bytes]) -> Awaitable[list[Reply]]:
+        """Return what is stored under each name; from a replica, where that was asked for."""
+        future: Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self.ask(packed((b"MGET", *names)), 1, partial(answer, future, len(names)), at_once=False)
+        return future
+
+    def ask(
+        self, data: bytes, wanted: int, done: Callable[[Outcome], None], *, at_once: bool = True
+    ) -> None:
+        """Ask for what may be read from a replica, where that was asked for."""
+        if self._replicas is None:
+            self.line.ask(data, wanted, done, at_once=at_once)
+        else:
+            self._replicas.ask(data, wanted, done)
+
     def _look_up(self, calls: Calls[bytes, Entry | None]) -> None:
-        self.line.ask(packed((b"MGET", *calls)), 1, partial(self._looked_up, calls))
+        self.ask(packed((b"MGET", *calls)), 1, partial(self._looked_up, calls))
 
     def _looked_up(self, calls: Calls[bytes, Entry | None], outcome: Outcome) -> None:
         reply = outcome if isinstance(outcome, StorageError) else outcome[0]
@@ -113,7 +203,9 @@ class Lines:
 
     def _ask_holders(self, calls: Calls[bytes, tuple[bytes | None, float]]) -> None:
         commands = [(word, lease) for lease in calls for word in (b"GET", b"PTTL")]
-        self.line.ask(packed(*commands), len(commands), partial(self._told_holders, calls))
+        self.line.ask(
+            packed(*commands), len(commands), partial(self._told_holders, calls), at_once=True
+        )
 
     def _told_holders(
         self, calls: Calls[bytes, tuple[bytes | None, float]], outcome: Outcome
@@ -145,6 +237,19 @@ class Lines:
                 await _pause(heard, min(left, runs_for + 0.001))
         finally:
             ears.forget(lease, heard)
+
+
+def answer(future: Future[list[Reply]], wanted: int, outcome: Outcome) -> None:
+    """Give the row that is the only reply to somebody who waits for it."""
+    if future.done():
+        return
+    reply = outcome if isinstance(outcome, StorageError) else outcome[0]
+    if isinstance(reply, StorageError):
+        future.set_exception(copy_of(reply))
+    elif not is_row(reply) or len(reply) != wanted:
+        raise TypeError
+    else:
+        future.set_result(reply)
 
 
 async def _pause(heard: Future[None], seconds: float) -> None:

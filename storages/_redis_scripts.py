@@ -9,7 +9,9 @@ a second round trip whenever the server has forgotten them.
 
 from __future__ import annotations
 
+import re
 from math import inf
+from typing import Final
 
 from gecaso.entry import Entry
 from gecaso.keys import wire_text
@@ -17,10 +19,12 @@ from gecaso.keys import wire_text
 from ._redis_wire import Command
 
 __all__ = [
+    "apart",
     "commit",
     "discard",
     "lease_of",
     "milliseconds",
+    "name_of",
     "prefix_of",
     "quoted",
     "release",
@@ -28,6 +32,7 @@ __all__ = [
     "store",
     "swap",
     "take",
+    "text_of",
     "values_pattern",
 ]
 
@@ -50,6 +55,12 @@ _HARMLESS = bytes(byte for byte in range(0x20, 0x100) if byte not in b"{}%\x7f")
 # Between empty braces Redis would see no slot. No text is encoded with small letters.
 _EMPTY = b"%7b%7d"
 
+# What `wire_text` makes: the codes of what it does not leave, and of a % before such a code.
+_PERCENT: Final = re.compile(
+    rb"%([01][0-9A-F]|7[BDF]|ED|(?<=%ED%)[AB][0-9A-F]|(?<=%ED%[AB][0-9A-F]%)[89AB][0-9A-F]"
+    rb"|25(?=(?:25)*(?:[01][0-9A-Fa-f]|7[BDFbdf]|[Ee][Dd])))"
+)
+
 LONGEST = 10**15  # milliseconds; Redis counts in 64 bits from 1970
 
 
@@ -62,6 +73,42 @@ def quoted(text: str) -> bytes:
     if plain.translate(None, _HARMLESS):
         return wire_text(text).encode()
     return plain or _EMPTY
+
+
+def text_of(name: bytes, prefix: bytes) -> str | None:
+    """Return the text of the key whose value has this name; None if it is no name of a value.
+
+    >>> text_of(b"shop:{" + quoted("{x}") + b"}", b"shop:{")
+    '{x}'
+    """
+    if not (name.startswith(prefix) and name.endswith(b"}")):
+        return None
+    inner = name[len(prefix) : -1]
+    if inner == _EMPTY:
+        return ""
+    plain = _PERCENT.sub(lambda match: bytes((int(match[1], 16),)), inner)
+    return plain.decode("utf-8", "surrogatepass")
+
+
+def name_of(command: Command) -> bytes:
+    """Return the name of the value, or of the lease, that a command is about."""
+    name = command[3] if command[0] == b"EVAL" else command[1]
+    assert isinstance(name, bytes)
+    return name
+
+
+def apart(command: Command) -> tuple[Command, ...]:
+    """Return single commands that do what ``command`` does if they run in this order.
+
+    While a slot is being moved, a script cannot run where one of its names is here and one is
+    there. Only a discard can be taken apart: with the lease gone, a late commit stores nothing,
+    whenever the value goes.
+    """
+    if command[:2] != (b"EVAL", DISCARD):
+        return ()
+    value = name_of(command)
+    lease = lease_of(value)
+    return ((b"DEL", lease), (b"UNLINK", value), (b"PUBLISH", lease, b""))
 
 
 def prefix_of(namespace: str) -> bytes:

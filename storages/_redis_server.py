@@ -1,15 +1,18 @@
-"""What a storage knows of its Redis server: the clock, and whether it will do."""
+"""What a storage knows of a Redis server: the clock, whether it will do, and its trouble."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import time
 from typing import cast
 
+from gecaso.breaker import Breaker
+from gecaso.entry import Entry
 from gecaso.errors import StorageError
 
-__all__ = ["Server"]
+__all__ = ["Server", "shifted"]
 
 logger = logging.getLogger("gecaso")
 
@@ -18,13 +21,17 @@ OLDEST = (6, 2)
 
 
 class Server:
-    """The clock of a server, kept as an offset to this machine's monotonic clock.
+    """The clock of a server, kept as an offset to this machine's monotonic clock; its breaker.
 
-    Before the first connection it is this machine's own time.
+    Before the first connection it is this machine's own time. ``part`` is its name where a storage
+    has several, so that its trouble is not that of the whole storage; then it has a breaker of its
+    own.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, part: str | None = None) -> None:
         self.where = where
+        self.part = part
+        self.breaker = Breaker()
         self.offset = time.time() - time.monotonic()
         self.known = False
         self.measure_at = 0.0
@@ -50,6 +57,19 @@ class Server:
         self.offset = int(seconds) + int(micros) / 1e6 - (sent + time.monotonic()) / 2
         self.known = True
 
+    def left_alone(self) -> StorageError:
+        error = StorageError(f"Redis at {self.where} is left alone for a while after failures")
+        error.part = self.part
+        return error
+
+    def failed(self, error: StorageError) -> None:
+        """An operation at a part has failed; after some in a row the part is left alone."""
+        error.part = self.part
+        was_open = self.breaker.is_open
+        self.breaker.failed()
+        if self.breaker.is_open and not was_open:
+            logger.warning("Redis at %s is left alone for a while: %s", self.where, error)
+
     def look_at(self, info: str) -> None:
         """Look at a reply to INFO. Raises `StorageError` when the server is too old."""
         version = re.search(r"^redis_version:(\d+)\.(\d+)", info, re.MULTILINE)
@@ -66,3 +86,12 @@ class Server:
                 "allkeys-lru or allkeys-lfu suits a cache",
                 self.where,
             )
+
+
+def shifted(entry: Entry, shift: float) -> Entry:
+    """Return an entry like this one in a clock that is ahead by ``shift`` seconds."""
+    other = copy.copy(entry)
+    other.created += shift
+    other.fresh_until += shift
+    other.dead_after += shift
+    return other

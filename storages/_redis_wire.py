@@ -21,7 +21,7 @@ import hiredis
 from gecaso.errors import StorageError, StorageTimeout
 from gecaso.loops import close_descriptor, close_without_loop
 
-from ._batch import copy_of
+from ._batch import Outbox, copy_of
 from ._redis_dial import Dial
 from ._redis_errors import Elsewhere, refusal
 from ._redis_replies import Reply, strange
@@ -60,6 +60,7 @@ class Wire(asyncio.Protocol):
         self._writer: asyncio.StreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._unsent: list[bytes] = []
+        self._outbox = Outbox(self._write_now)
         self._reader = hiredis.Reader(replyError=refusal, notEnoughData=NOTHING_YET)
         self._connecting: asyncio.Task[None] | None = None
 
@@ -72,10 +73,15 @@ class Wire(asyncio.Protocol):
             return "broken"
         return "connecting" if self._transport is None else "open"
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, at_once: bool = False) -> None:
+        """Write at the end of this tick, with what else is written in it; or now."""
         if self._transport is None:
             self._unsent.append(data)
         else:
+            self._outbox.add(data, at_once=at_once)
+
+    def _write_now(self, data: bytes) -> None:
+        if self._transport is not None and self.broken is None:
             self._transport.write(data)
 
     @abstractmethod
@@ -128,6 +134,7 @@ class Wire(asyncio.Protocol):
             return
         self.broken = error
         self._unsent.clear()
+        self._outbox.drop()
         if self._transport is not None:
             self._transport.abort()
         self.ended(error)
@@ -170,11 +177,15 @@ class _Ask:
 
 
 class Line(Wire):
-    """The connection for commands. It measures the clock of the server and watches the time."""
+    """The connection for commands. It measures the clock of the server and watches the time.
 
-    def __init__(self, dial: Dial, server: Server) -> None:
+    With ``reads_replica`` the other end may be a replica of a cluster's node.
+    """
+
+    def __init__(self, dial: Dial, server: Server, *, reads_replica: bool = False) -> None:
         super().__init__(dial)
         self._server = server
+        self._reads_replica = reads_replica
         self._asks: deque[_Ask] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._late: _Ask | None = None
@@ -183,8 +194,18 @@ class Line(Wire):
     def __repr__(self) -> str:
         return f"<Line to {self.dial.where}, {self.state}, {len(self._asks)} operations>"
 
-    def ask(self, data: bytes, wanted: int, done: Callable[[Outcome], None]) -> None:
-        """Write commands; call ``done`` with their ``wanted`` replies, or with what went wrong."""
+    def ask(
+        self,
+        data: bytes,
+        wanted: int,
+        done: Callable[[Outcome], None],
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Write commands; call ``done`` with their ``wanted`` replies, or with what went wrong.
+
+        They are written at the end of this tick, with what else is asked in it; or ``at_once``.
+        """
         if self.broken is not None:
             done(self.broken)
             return
@@ -195,7 +216,7 @@ class Line(Wire):
         if transport is None:
             self._unsent.append(data)
         else:
-            transport.write(data)
+            self._outbox.add(data, at_once=at_once)
             if time.monotonic() > self._server.measure_at:
                 self.measure()
         if self._watch is None:
@@ -239,25 +260,35 @@ class Line(Wire):
 
     def greeting(self) -> bytes:
         sent = self._server.measuring()
+        commands: list[Command] = [(b"TIME",), (b"INFO", b"server"), (b"INFO", b"memory")]
+        if self._reads_replica:
+            commands.append((b"READONLY",))
+        elif self.dial.is_for_masters:
+            commands.append((b"ROLE",))
 
         def take(outcome: Outcome) -> None:
             if isinstance(outcome, StorageError):
                 return  # the operations behind it are told
-            moment, *infos = outcome
+            moment, *others = outcome
             self._take_time(sent, moment)
-            for info in infos:
-                if isinstance(info, bytes):  # INFO may be forbidden; it is not needed
-                    self._check(info.decode("utf-8", "replace"))
+            for reply in others:
+                self._look_at(reply)
 
         self._hurry(deadline := self.loop.time() + self.dial.timeout)
-        self._asks.appendleft(_Ask(3, take, deadline))
-        return packed((b"TIME",), (b"INFO", b"server"), (b"INFO", b"memory"))
+        self._asks.appendleft(_Ask(len(commands), take, deadline))
+        return packed(*commands)
 
-    def _check(self, info: str) -> None:
-        try:
-            self._server.look_at(info)
-        except StorageError as error:
-            self.break_off(error)
+    def _look_at(self, reply: Reply) -> None:
+        """Look at the reply to INFO or to ROLE. Both may be forbidden; they are not needed."""
+        if isinstance(reply, list) and reply[:1] != [b"master"]:
+            self.break_off(
+                Elsewhere(f"{self.dial.where} leads to a replica, which is no master yet, or now")
+            )
+        elif isinstance(reply, bytes) and reply != b"OK":
+            try:
+                self._server.look_at(reply.decode("utf-8", "replace"))
+            except StorageError as error:
+                self.break_off(error)
 
     # --- replies --------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import copy
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gecaso import events
+from gecaso.changes import Change
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, UnpackError, Unsupported
 from gecaso.keys import Key
@@ -19,19 +20,22 @@ from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
 
 from . import _redis_scripts as scripts
-from ._redis_dial import dial_of
+from ._redis_changes import Following
+from ._redis_dial import Dial
+from ._redis_hub import AT_ONCE, Hub, ahead, hub_maker, pages, ping, portions, server_of
 from ._redis_lines import Lines
 from ._redis_replies import (
     Reply,
     checked,
+    is_data,
     is_number,
-    is_page,
-    is_pong,
     is_row,
     is_taking,
-    strange,
+    partly,
+    wholly,
 )
-from ._redis_server import Server
+from ._redis_server import shifted
+from ._redis_urls import place_of
 from ._redis_wire import Command
 
 if TYPE_CHECKING:
@@ -39,19 +43,24 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStorage"]
 
-AT_ONCE = 512  # keys in one command or pipeline
 ATTEMPTS = 5  # to replace what somebody else keeps replacing
 JUST_FRESH = 0.1  # seconds that a value is still called fresh because the server has not expired it
 
 
 class RedisStorage(EntryStorage):
-    """Entries on one Redis server, shared by every process that uses it.
+    """Entries on Redis, shared by every process that uses it: one server, or a cluster of them.
 
-    ``url_or_client`` is ``redis://user:password@host:port/db``, ``rediss://`` (TLS), ``unix://``,
-    or a `redis.asyncio.Redis`, whose settings are used. ``namespace`` keeps the keys of several
-    caches apart: values are named ``namespace:{key}``. With a ``secret`` (bytes, or a list of them
-    for rotation) every value is signed. No operation takes longer than ``timeout`` seconds, or
-    ``connect_timeout`` if it must connect first. ``types`` are the classes that values may have.
+    ``url_or_client`` is ``redis://user:password@host:port/db`` (``rediss://``: TLS),
+    ``unix://…``, ``redis+sentinel://host:26379,host2:26379/mymaster/db`` or
+    ``redis+cluster://host:7000,host2:7001``; ``valkey`` instead of ``redis`` is the same. Or it is
+    a `redis.asyncio.Redis`, one of ``Sentinel(…).master_for(…)`` too, or a
+    `redis.asyncio.RedisCluster`, whose settings are used.
+
+    ``namespace`` keeps the keys of several caches apart: values are named ``namespace:{key}``. With
+    a ``secret`` (bytes, or a list of them for rotation) every value is signed. No operation takes
+    longer than ``timeout`` seconds, or ``connect_timeout`` if it must connect first. ``types`` are
+    the classes that values may have. An invalidation or a ``set`` fails unless ``wait_replicas``
+    replicas have it, too. With ``read_from_replicas`` lookups go to replicas, which may lag behind.
 
     Making one connects to nothing. It can be used in any loop, thread and forked child. Raises
     `ConfigurationError` for what cannot work.
@@ -68,33 +77,43 @@ class RedisStorage(EntryStorage):
 
     def __init__(
         self,
-        url_or_client: str | redis.asyncio.Redis,
+        url_or_client: str | redis.asyncio.Redis | redis.asyncio.RedisCluster,
         *,
         namespace: str = "",
         secret: Secret | None = None,
         timeout: float = 0.25,
         connect_timeout: float = 0.5,
         types: Iterable[type] = (),
+        wait_replicas: int = 0,
+        read_from_replicas: bool = False,
         **packing: Any,
     ) -> None:
-        self._dial = dial_of(url_or_client, timeout, connect_timeout)
+        place = place_of(url_or_client, timeout, connect_timeout)
         self.namespace = namespace
         self.timeout = timeout
         self.packer = Packer(secret=secret, types=types, **packing)
         self.corrupt = 0
         self._prefix = scripts.prefix_of(namespace)
-        self._server = Server(self._dial.where)
-        self._lines = PerLoop(self._make_lines, Lines.close, Lines.abandon)
+        self._server = server_of(place)
+        make_hub = hub_maker(
+            place,
+            self._server,
+            self._unpack,
+            wait_replicas=wait_replicas,
+            read_from_replicas=read_from_replicas,
+        )
+        self._hub: PerLoop[Hub] = PerLoop(
+            make_hub, lambda hub: hub.close(), lambda hub: hub.abandon()
+        )
+        self._following = PerLoop(self._make_following, Following.close, Following.abandon)
 
     def __repr__(self) -> str:
-        connections = sum(lines.connections() for lines in self._lines.resources())
+        users = (*self._hub.resources(), *self._following.resources())
+        connections = sum(user.connections() for user in users)
         return (
-            f"<RedisStorage {self._dial.where}, namespace {self.namespace!r}, "
+            f"<RedisStorage {self._server.where}, namespace {self.namespace!r}, "
             f"{connections} connections>"
         )
-
-    def _make_lines(self) -> Lines:
-        return Lines(self._dial, self._server, self._unpack)
 
     def now(self) -> float:
         """Return the time of the server in seconds since 1970."""
@@ -122,99 +141,121 @@ class RedisStorage(EntryStorage):
         if events.hooks:
             events.emit(events.Corrupt(storage=self, key=name.decode(), reason=str(error)))
 
-    def _entries(
-        self, names: Iterable[bytes], values: Iterable[bytes | None]
-    ) -> Iterator[Entry | None]:
-        now = self.now()
-        for name, data in zip(names, values, strict=True):
-            yield None if data is None else self._unpack(name, data, now)
+    def _entry(self, name: bytes, data: bytes | None) -> Entry | None:
+        return None if data is None else self._unpack(name, data, self.now())
 
     def lookup(self, key: Key) -> Awaitable[Entry | None]:
-        """Return a future of the entry, or of None; lookups of one tick share one ``MGET``."""
-        return self._lines.get().lookups.add(self._name(key))
+        """Return a future of the entry, or of None; lookups of one tick share one round trip."""
+        return self._hub.get().lookups.add(self._name(key))
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
-        keys = list(keys)
-        names = [self._name(key) for key in keys]
-        entries = self._entries(names, await self._read(names))
-        pairs = zip(keys, entries, strict=True)
-        return {key: entry for key, entry in pairs if entry is not None}
+        """Return what is stored; what is at a node that is out of reach is absent too.
 
-    async def _read(self, names: list[bytes]) -> list[bytes | None]:
-        commands = [(b"MGET", *some) for some in _split(names)]
-        rows = await self._call(commands, is_row)
-        values = [data for row in rows for data in row]
-        if len(values) != len(names):
-            raise strange(rows)
-        return values
+        Raises `StorageError` only if no node of the keys can be reached.
+        """
+        hub, keys = self._hub.get(), list(keys)
+        named: list[list[tuple[Key, bytes]]] = []
+
+        def reading() -> Iterator[Awaitable[list[Reply]]]:
+            for start in range(0, len(keys), AT_ONCE):
+                named.append([(key, self._name(key)) for key in keys[start : start + AT_ONCE]])
+                yield hub.read([name for _, name in named[-1]])
+
+        found: dict[Key, Entry] = {}
+        replies: list[Reply] = []
+        async with contextlib.aclosing(ahead(reading())) as rounds:
+            async for some in rounds:
+                for (key, name), data in zip(named[len(replies) // AT_ONCE], some, strict=True):
+                    if is_data(data) and (entry := self._entry(name, data)) is not None:
+                        found[key] = entry
+                replies += some
+        partly(replies, is_data)
+        return found
 
     async def _call(
-        self, commands: Iterable[Command], shape: Callable[[Reply], bool] = is_number
+        self,
+        commands: Iterable[Command],
+        *,
+        each: int = 1,
+        urgent: bool = False,
+        sure: bool = False,
     ) -> list[Reply]:
-        """Return the replies; raise the first error among them."""
-        commands = list(commands)
-        if not commands:
-            return []
-        return checked(await self._lines.get().line.call(*commands), shape)
+        """Return the replies, errors among them."""
+        hub, replies = self._hub.get(), list[Reply]()
+        asking = (
+            hub.call(some, each=each, urgent=urgent, sure=sure) for some in portions(commands, each)
+        )
+        async with contextlib.aclosing(ahead(asking)) as rounds:
+            async for some in rounds:
+                replies += some
+        return replies
 
     async def ping(self) -> None:
-        await self._call([(b"PING",)], is_pong)
+        """Ask the servers for a sign of life; raise `StorageError` if none of them gives one."""
+        await ping(self._hub.get())
 
     # --- leases ---------------------------------------------------------------------------------
 
     async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        """Take leases. Keys at a node that is out of reach are absent, unless all are."""
         wanted = {key: (self._name(key), new_token()) for key in keys}
-        if not wanted:
-            return {}
-        line = self._lines.get().line
-        taking = [scripts.take(name, token, seconds) for name, token in wanted.values()]
         started = time.monotonic()
+        taking = (scripts.take(name, token, seconds) for name, token in wanted.values())
         try:
-            replies = checked(await line.call(*chain.from_iterable(taking)), is_taking)
+            replies = partly(await self._call(chain.from_iterable(taking), each=2), is_taking)
         except (asyncio.CancelledError, StorageError):
-            # Nobody will use what may have been taken. What is said now arrives after the taking.
-            line.tell(*(scripts.release(name, token) for name, token in wanted.values()))
+            self._untake(wanted.values())
             raise
         until = started + self._server.offset + seconds
-        names = [name for name, _ in wanted.values()]
-        entries = self._entries(names, [data for data, _ in replies[1::2]])
         result: dict[Key, Lease | Busy] = {}
-        for (key, (_, token)), taken, (_, holder), entry in zip(
-            wanted.items(), replies[::2], replies[1::2], entries, strict=True
+        for (key, (name, token)), taken, row in zip(
+            wanted.items(), replies[::2], replies[1::2], strict=True
         ):
+            if isinstance(taken, StorageError) or isinstance(row, StorageError):
+                self._untake([(name, token)])
+                continue
+            data, holder = row
+            entry = self._entry(name, data)
+            # It may be ours already, if a node of a cluster had to be asked twice.
             result[key] = (
                 Busy(key, holder or b"", seconds, entry)
-                if taken is None
+                if taken is None and holder != token
                 else Lease(key, token, until, entry)
             )
         return result
+
+    def _untake(self, wanted: Iterable[tuple[bytes, bytes]]) -> None:
+        """Nobody will use what may have been taken. What is said now arrives after the taking."""
+        self._hub.get().tell(scripts.release(name, token) for name, token in wanted)
 
     async def renew(self, leases: Iterable[Lease], seconds: float) -> set[Key]:
         leases = list(leases)
         started = time.monotonic()
         commands = [scripts.renew(self._name(each.key), each.token, seconds) for each in leases]
-        replies = await self._call(commands)
-        renewed = [lease for lease, ours in zip(leases, replies, strict=True) if ours]
+        replies = partly(await self._call(commands), is_number)
+        renewed = [lease for lease, ours in zip(leases, replies, strict=True) if ours == 1]
         for lease in renewed:
             lease.until = started + self._server.offset + seconds
         return {lease.key for lease in renewed}
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
-        now = self.now()
-        commands: list[Command] = []
-        for lease, entry in entries.items():
-            name = self._name(lease.key)
-            data = self.packer.pack_entry(entry, key=name)
-            commands.append(scripts.commit(name, lease.token, data, entry, now))
-        replies = await self._call(commands)
-        return {lease.key for lease, done in zip(entries, replies, strict=True) if done}
+        commands = (self._commit(lease, entry) for lease, entry in entries.items())
+        replies = partly(await self._call(commands), is_number)
+        return {lease.key for lease, done in zip(entries, replies, strict=True) if done == 1}
+
+    def _commit(self, lease: Lease, entry: Entry) -> Command:
+        name = self._name(lease.key)
+        data = self.packer.pack_entry(entry, key=name)
+        return scripts.commit(name, lease.token, data, entry, self.now())
 
     async def release(self, leases: Iterable[Lease]) -> None:
-        await self._call(scripts.release(self._name(each.key), each.token) for each in leases)
+        leases = list(leases)
+        commands = [scripts.release(self._name(each.key), each.token) for each in leases]
+        wholly([lease.key for lease in leases], await self._call(commands, urgent=True))
 
     async def wait(self, busy: Busy, timeout: float) -> None:
         lease = scripts.lease_of(self._name(busy.key))
-        await self._lines.get().wait(lease, busy.token, timeout)
+        await self._hub.get().wait(lease, busy.token, timeout)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -224,14 +265,13 @@ class RedisStorage(EntryStorage):
         entries = await self._in_server_time(entries)
         if expect is not None:
             return await self._swap(entries, expect)
-        now = self.now()
-        commands: list[Command] = []
-        for key, entry in entries.items():
-            name = self._name(key)
-            data = self.packer.pack_entry(entry, key=name)
-            commands.append(scripts.store(name, data, entry, now))
-        await self._call(commands)
+        commands = (self._store(key, entry) for key, entry in entries.items())
+        wholly(list(entries), await self._call(commands, urgent=True, sure=True))
         return set(entries)
+
+    def _store(self, key: Key, entry: Entry) -> Command:
+        name = self._name(key)
+        return scripts.store(name, self.packer.pack_entry(entry, key=name), entry, self.now())
 
     async def _in_server_time(self, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
         """Return the entries as the server's clock would have timed them.
@@ -244,7 +284,7 @@ class RedisStorage(EntryStorage):
         before = server.offset
         await self.ping()
         shift = server.offset - before
-        return {key: _shifted(entry, shift) for key, entry in entries.items()}
+        return {key: shifted(entry, shift) for key, entry in entries.items()}
 
     async def _swap(
         self, entries: Mapping[Key, Entry], expect: Mapping[Key, bytes | None]
@@ -267,16 +307,18 @@ class RedisStorage(EntryStorage):
         for _ in range(ATTEMPTS):
             swaps: dict[Key, Command] = {}
             names = [self._name(key) for key in left]
-            values = await self._read(names)
-            entries = self._entries(names, values)
-            for key, name, data, there in zip(left, names, values, entries, strict=True):
-                entry = replacement(key, there)
+            rows = checked(
+                await self._call([(b"MGET", name) for name in names], urgent=True), is_row
+            )
+            for key, name, (data,) in zip(left, names, rows, strict=True):
+                entry = replacement(key, self._entry(name, data))
                 if entry is None:
                     refused.add(key)
                 else:
                     new = self.packer.pack_entry(entry, key=name)
                     swaps[key] = scripts.swap(name, data, new, entry, self.now())
-            replies = await self._call(swaps.values())
+            replies = await self._call(swaps.values(), urgent=True, sure=True)
+            wholly(list(swaps), replies)
             done |= {key for key, swapped in zip(swaps, replies, strict=True) if swapped}
             left = [key for key in swaps if key not in done]
             if not left:
@@ -286,7 +328,11 @@ class RedisStorage(EntryStorage):
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         if keep_stale:
             _, keys = await self._replace(keys, self._expired)
-        await self._call(scripts.discard(self._name(key)) for key in keys)
+        keys = list(keys)
+        await self._discard(keys, [self._name(key) for key in keys])
+
+    async def _discard(self, keys: list[Any], names: Iterable[bytes]) -> None:
+        wholly(keys, await self._call(map(scripts.discard, names), urgent=True, sure=True))
 
     def _expired(self, key: Key, there: Entry | None) -> Entry | None:
         if there is None or there.fresh_until == there.dead_after:
@@ -296,8 +342,7 @@ class RedisStorage(EntryStorage):
         return there
 
     async def evict(self, keys: Iterable[Key]) -> None:
-        names = [self._name(key) for key in keys]
-        await self._call((b"UNLINK", *some) for some in _split(names))
+        partly(await self._call([(b"UNLINK", self._name(key)) for key in keys]), is_number)
 
     async def clear(self) -> None:
         """Invalidate everything in the namespace. Raises `Unsupported` without a namespace."""
@@ -308,20 +353,44 @@ class RedisStorage(EntryStorage):
             )
         # The first pass ends every lease taken before it. A value committed meanwhile, at a place
         # that the pass had left behind, is there during all of the second.
+        hub = self._hub.get()
+        await hub.ready()
         for _ in range(2):
-            await self._clear_pass()
+            for lines in hub.nodes():
+                await self._clear_at(lines)
 
-    async def _clear_pass(self) -> None:
-        pattern = scripts.values_pattern(self._prefix)
-        cursor = b"0"
-        while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-            ((cursor, names),) = await self._call([scan], is_page)
-            values = {name.removesuffix(b":l") for name in names}
-            ours = [name for name in values if name.endswith(b"}")]
-            await self._call(map(scripts.discard, ours))
-            if cursor == b"0":
-                return
+    async def _clear_at(self, lines: Lines) -> None:
+        async with contextlib.aclosing(pages(lines, scripts.values_pattern(self._prefix))) as names:
+            async for some in names:
+                values = {name.removesuffix(b":l") for name in some}
+                ours = [name for name in values if name.endswith(b"}")]
+                await self._discard(ours, ours)
+
+    # --- changes --------------------------------------------------------------------------------
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """Iterate over what changes, whoever changes it: `Changed`, `Cleared` and `Gap`.
+
+        Our own changes, redis-cli's, and what expires or is evicted are told, too. What is told
+        before it is taken comes together. The first item is a `Gap`, and so is the first after a
+        connection was lost. Ends when the storage is closed. Raises `Unsupported` for a user who
+        may not listen.
+        """
+        following = self._following.get()
+        follower = following.follow()
+        try:
+            while (change := await follower.next()) is not None:
+                yield change
+        finally:
+            await following.leave(follower)
+
+    def _make_following(self) -> Following:
+        return Following(self._prefix, self._places)
+
+    async def _places(self) -> list[Dial]:
+        hub = self._hub.get()
+        await hub.ready()
+        return [lines.dial for lines in hub.nodes()]
 
     # --- the rest -------------------------------------------------------------------------------
 
@@ -329,17 +398,5 @@ class RedisStorage(EntryStorage):
         self.packer = self.packer.also(types)
 
     async def aclose(self) -> None:
-        await self._lines.aclose()
-
-
-def _shifted(entry: Entry, shift: float) -> Entry:
-    other = copy.copy(entry)
-    other.created += shift
-    other.fresh_until += shift
-    other.dead_after += shift
-    return other
-
-
-def _split(names: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(names), AT_ONCE):
-        yield names[start : start + AT_ONCE]
+        await self._following.aclose()
+        await self._hub.aclose()

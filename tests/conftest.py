@@ -7,13 +7,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from hypothesis import settings
 
-from tests.postgres import PostgresServer
-from tests.servers import MemcachedServer, MissingServer, RedisServer, Server
+from tests.postgres import PgBouncer, PostgresServer
+from tests.redis_cluster import RedisCluster
+from tests.redis_sentinel import RedisSentinels
+from tests.servers import MemcachedServer, MissingServer, RedisServer
 
 Backend = tuple[str, dict[str, Any]]
 
@@ -75,7 +77,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # -- servers -------------------------------------------------------------------------------------
 
 
-S = TypeVar("S", bound=Server)
+class Startable(Protocol):
+    """A server, or several."""
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Startable)
 
 
 def running(server: S) -> Iterator[S]:
@@ -103,6 +113,18 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """The Redis Cluster that tests share; do not stop, pause or kill its nodes."""
+    yield from running(RedisCluster())
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels() -> Iterator[RedisSentinels]:
+    """The master with a replica and Sentinels that tests share; do not stop, pause or kill it."""
+    yield from running(RedisSentinels())
+
+
+@pytest.fixture(scope="session")
 def memcached_server() -> Iterator[MemcachedServer]:
     """The memcached that tests share; do not stop, pause or kill it."""
     yield from running(MemcachedServer())
@@ -119,6 +141,26 @@ def redis_url(redis_server: RedisServer) -> str:
     """The URL of the shared Redis, which is empty when the test starts."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture
+def valkey_url(redis_url: str) -> str:
+    """The URL of the shared Redis, as that of a Valkey, which speaks the same."""
+    return redis_url.replace("redis://", "valkey://")
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: RedisCluster) -> str:
+    """The URL of the shared Redis Cluster, which is empty when the test starts."""
+    redis_cluster.flush()
+    return redis_cluster.url
+
+
+@pytest.fixture
+def redis_sentinel_url(redis_sentinels: RedisSentinels) -> str:
+    """The URL of the shared master with Sentinels, which is empty when the test starts."""
+    redis_sentinels.flush()
+    return redis_sentinels.url
 
 
 @pytest.fixture
@@ -139,6 +181,13 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own, to stop, pause, kill and restart."""
     yield from running(PostgresServer())
+
+
+@pytest.fixture
+def pgbouncer_url(postgres_url: str, postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode before the shared PostgreSQL."""
+    for pooler in running(PgBouncer(postgres_server)):
+        yield pooler.url
 
 
 @pytest.fixture
@@ -178,6 +227,18 @@ def own_memcached_pool() -> Iterator[list[MemcachedServer]]:
 
 
 @pytest.fixture
+def own_redis_cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster of the test's own, with a replica of each master."""
+    yield from running(RedisCluster(replicas=1))
+
+
+@pytest.fixture
+def own_redis_sentinels() -> Iterator[RedisSentinels]:
+    """A master with a replica and Sentinels, of the test's own."""
+    yield from running(RedisSentinels())
+
+
+@pytest.fixture
 def own_memcached() -> Iterator[MemcachedServer]:
     """A memcached of the test's own, to stop, pause, kill and restart."""
     yield from running(MemcachedServer())
@@ -185,6 +246,9 @@ def own_memcached() -> Iterator[MemcachedServer]:
 
 # What the text of a page or docstring says, and the fixture that stands for it; the longest first.
 USUAL_PLACES = {
+    "redis+sentinel://localhost:26379,localhost:26380/mymaster/0": "redis_sentinel_url",
+    "redis+cluster://localhost:7000,localhost:7001": "redis_cluster_url",
+    "valkey://localhost:6379/0": "valkey_url",
     "redis://localhost:6379/0": "redis_url",
     "memcached://localhost:11211": "memcached_url",
     "localhost:11211": "memcached_address",

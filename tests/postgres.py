@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests."""
+"""A real PostgreSQL, and a real PgBouncer before it, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from tests.servers import HOST, MissingServer, Server
 
-__all__ = ["PostgresError", "PostgresServer"]
+__all__ = ["PgBouncer", "PostgresError", "PostgresServer"]
 
 
 class PostgresServer(Server):
@@ -163,3 +163,52 @@ def _newest_installed() -> str | None:
     """Where Debian puts it: /usr/lib/postgresql/16/bin/postgres, not on PATH."""
     found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
     return str(max(found, key=lambda path: float(path.parts[-3]), default="")) or None
+
+
+class PgBouncer(Server):
+    """A PgBouncer in transaction mode before a PostgreSQL, with two connections to it."""
+
+    program = "pgbouncer"
+    scheme = "postgresql"
+    goodbye = signal.SIGKILL
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://gecaso@{HOST}:{self.port}/postgres"
+
+    def start(self) -> None:
+        settings = {
+            "listen_addr": HOST,
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": 2,
+        }
+        lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        database = f"* = host={HOST} port={self.server.port} user=gecaso"
+        self._ini.write_text(f"[databases]\n{database}\n[pgbouncer]\n{lines}")
+        owner = _unprivileged()
+        if owner is not None:
+            for path in (self.data, self._ini):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        super().start()
+
+    @property
+    def _ini(self) -> Path:
+        return self.data / "pgbouncer.ini"
+
+    def run_as(self) -> str:
+        return self.server.run_as()
+
+    def options(self) -> list[str]:
+        return [str(self._ini)]
+
+    def greet(self) -> bool:
+        with self.connect() as connection:
+            connection.sendall(_LOGIN)
+            return connection.recv(1) == b"R"

@@ -27,7 +27,7 @@ class TestRedis(StorageContract):
         return RedisStorage(url, namespace="t", timeout=SECONDS, connect_timeout=SECONDS)
 
     async def damage(self, storage: Any, key: Key) -> bool:
-        return self.server.command("SET", f"t:{{{key}}}", "garbage") == b"OK"
+        return self.server.command("SET", f"t:{{{key}}}", "garbage") == "OK"
 
 
 class TestMemcached(StorageContract):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gecaso import Cache
-from gecaso.entry import Lease
+from gecaso.entry import Busy, Lease
 from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
@@ -215,7 +215,8 @@ async def test_a_server_without_a_connection_left_is_an_error_and_one_with_few_w
             await other.ping()
         got = (await storage.lease([KEY], 0.2))[KEY]
         busy = (await storage.lease([KEY], 0.2))[KEY]
-        assert isinstance(got, Lease) and not isinstance(busy, Lease)
+        assert isinstance(got, Lease)
+        assert isinstance(busy, Busy)
         await storage.wait(busy, 5)  # nobody can tell, and it looks
         for connection in held:
             await connection.close()

@@ -213,8 +213,8 @@ async def test_clearing_misses_no_value_committed_while_it_looks(
         }
         call, committed = here._call, set[Key]()  # pyright: ignore[reportPrivateUsage] - between two pages
 
-        async def call_and_commit(*args: Any) -> Any:
-            replies = await call(*args)
+        async def call_and_commit(*args: Any, **options: Any) -> Any:
+            replies = await call(*args, **options)
             if not committed:
                 committed.update(await there.commit(entries))
             return replies
