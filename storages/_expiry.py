@@ -28,12 +28,9 @@ class ExpiryQueue:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, place: Place, live: int) -> None:
-        """Take note of an entry; ``live`` is the number of entries that there are."""
-        entry = place.entry
-        if entry is None or entry.dead_after == inf:
-            return
-        heapq.heappush(self._heap, (entry.dead_after, next(self._order), place))
+    def add(self, place: Place, dead_after: float, live: int) -> None:
+        """Take note of when an entry dies; ``live`` is the number of entries that there are."""
+        heapq.heappush(self._heap, (dead_after, next(self._order), place))
         if len(self._heap) > 2 * live + SLACK:
             self._compact()
 

@@ -64,10 +64,10 @@ class Room:
             )
         return weight
 
-    def lacks(self, place: Place) -> bool:
-        """Return whether somebody has to leave for one that is not counted yet."""
+    def lacks(self, weight: int) -> bool:
+        """Return whether somebody has to leave for one of that weight."""
         return (self.maxsize is not None and self.count >= self.maxsize) or (
-            self.maxbytes is not None and self.weight + place.weight > self.maxbytes
+            self.maxbytes is not None and self.weight + weight > self.maxbytes
         )
 
     def victim(self) -> Place:

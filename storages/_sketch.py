@@ -59,6 +59,11 @@ class Sketch:
         """Return about how often a hash was counted: never too few, but for the halving."""
         return self._counts[hash % self._length]
 
+    def is_more(self, one: int, other: int) -> bool:
+        """Return whether one hash was counted more often than another."""
+        counts, length = self._counts, self._length
+        return counts[one % length] > counts[other % length]
+
     def fit(self, entries: int) -> None:
         """Be large enough for so many entries."""
         if entries <= self._entries:

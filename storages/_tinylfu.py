@@ -71,8 +71,8 @@ class TinyLFU(Generic[T]):
         self._contender: T | None = None
         self._newest: T | None = None
         self._refusals = 0
-        # With a bound on the weight, how many entries there can be shows only as they come.
-        self._step = 1.0 / self.maxsize if self.maxsize is not None else 1.0
+        self._most = 0
+        self._step = 0.0
 
     def __len__(self) -> int:
         return self._window_count + self._main_count + (self._contender is not None)
@@ -94,12 +94,12 @@ class TinyLFU(Generic[T]):
         self._window_count += 1
         self._window_weight += item.weight
         self._newest = item
-        live = len(self)
-        self._sketch.fit(live)
+        live = self._window_count + self._main_count
+        if live > self._most:
+            self._grow(live)
         self._sketch.count(item.hash)
-        if self.maxweight is not None:
-            self._step = 1.0 / live
-        self.share = min(LARGEST, self.share + DRIFT * self._step)
+        share = self.share + DRIFT * self._step
+        self.share = min(LARGEST, share)
 
     def remove(self, item: T) -> None:
         """Forget an item that has left, or is about to; one that is not there is fine."""
@@ -130,6 +130,14 @@ class TinyLFU(Generic[T]):
                 raise LookupError("nothing is left that could leave")
             candidate = self._leave_window()
         return self._contend(candidate)
+
+    def _grow(self, live: int) -> None:
+        """Take note that there are more items than ever before."""
+        self._most = live
+        self._sketch.fit(live)
+        # How many fit in a bound on the weight shows only as they come.
+        room = self.maxsize if self.maxsize is not None and self.maxweight is None else live
+        self._step = 1.0 / room  # of the share, for one entry
 
     # --- the window ---------------------------------------------------------------------------
 
@@ -170,8 +178,7 @@ class TinyLFU(Generic[T]):
         """Return who leaves: main's victim or the candidate, who then takes on the next one."""
         if self._main_count:
             rival = self._at_hand()
-            estimate = self._sketch.estimate
-            if estimate(candidate.hash) > estimate(rival.hash):
+            if self._sketch.is_more(candidate.hash, rival.hash):
                 candidate.mark = CONTENDER
                 self._contender = candidate
                 return self._leave_main()

@@ -141,7 +141,7 @@ class MemoryStorage(LocalStorage):
         if entry.home is not None:  # it is in a storage already, perhaps in another one
             entry = entry.with_value(entry.value)
         weight = self._room.weight_of(entry)
-        self._busy += 1
+        self._busy += 1  # with this entry; see `_bury`
         try:
             self._put(key, entry, weight)
         finally:
@@ -181,37 +181,30 @@ class MemoryStorage(LocalStorage):
     # --- entries come and go ------------------------------------------------------------------
 
     def _put(self, key: Key, entry: Entry, weight: int) -> None:
-        now = self.clock()
+        now, room = self.clock(), self._room
         self._take_out_dead(now, DUE_AT_ONCE)
         shelf = self._shelf(key.owner)
         replaced = shelf.entries.get(key.typed)
         if replaced is not None:
-            self._take_out((replaced.home,), "replaced")
+            self._take_out_one(replaced.home, "replaced")
         place = entry.home = Place(entry, shelf, key.typed, weight)
-        # Room first: other threads may look at any time.
-        if self._room.policy is not None and not self._make_room(place, key, now):
-            return
+        if room.policy is not None:
+            place.hash = shelf.hash(key)
+            room.policy.insert(place)
+            while room.lacks(weight):  # room first: other threads may look at any time
+                if self._take_out_dead(now, DUE_AT_ONCE):
+                    continue
+                victim = room.victim()
+                if victim is place:  # the policy does not want it
+                    place.entry = None
+                    return
+                self._take_out_one(victim, "size")
         shelf.entries[key.typed] = entry
-        self._room.count += 1
-        self._room.weight += weight
-        self._expiry.add(place, self._room.count)
+        room.count += 1
+        room.weight += weight
+        if entry.dead_after != inf:
+            self._expiry.add(place, entry.dead_after, room.count)
         self._set_timer(now)
-
-    def _make_room(self, place: Place, key: Key, now: float) -> bool:
-        """Have others leave; return whether the policy wants this one at all."""
-        room = self._room
-        assert room.policy is not None
-        place.hash = place.shelf.hash(key)
-        room.policy.insert(place)
-        while room.lacks(place):
-            if self._take_out_dead(now, DUE_AT_ONCE):
-                continue
-            victim = room.victim()
-            if victim is place:
-                place.entry = None
-                return False
-            self._take_out((victim,), "size")
-        return True
 
     def _take_out_dead(self, now: float, most: int) -> bool:
         """Take out some of the dead; return whether there were any."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from gecaso.errors import StorageError
-from gecaso.storages._batch import Batch, Calls, awaiting, fail, settle
+from gecaso.storages._batch import Batch, Calls, Outbox, awaiting, copy_of, fail, settle
 
 
 class Sent:
@@ -160,3 +160,49 @@ async def test_what_the_coroutine_of_a_batch_raises_is_raised_in_those_who_wait(
     batch = Batch(awaiting(run))
     outcomes = await asyncio.gather(batch.add("a"), batch.add("b"), return_exceptions=True)
     assert [str(outcome) for outcome in outcomes] == ["down", "down"]
+
+
+def test_the_copy_of_an_error_has_its_cause_and_what_it_says_of_keys() -> None:
+    error = StorageError("down")
+    error.part, error.keys = "a:1", (1, 2)
+    error.__cause__ = OSError("why")
+    copy = copy_of(error)
+    assert isinstance(copy, StorageError)
+    assert copy is not error
+    assert (copy.part, copy.keys, copy.__cause__) == ("a:1", (1, 2), error.__cause__)
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+async def test_what_is_written_in_one_tick_is_one_write_in_its_order() -> None:
+    written = list[bytes]()
+    outbox = Outbox(written.append)
+    for data in (b"a", b"b", b"c"):
+        outbox.add(data)
+    assert (written, len(outbox)) == ([], 3)
+    await asyncio.sleep(0)
+    assert (written, len(outbox)) == ([b"abc"], 0)
+
+
+async def test_what_is_urgent_is_written_at_once_after_what_came_before() -> None:
+    written = list[bytes]()
+    outbox = Outbox(written.append)
+    outbox.add(b"a", at_once=True)
+    outbox.add(b"b")
+    outbox.add(b"c", at_once=True)
+    assert written == [b"a", b"bc"]
+    await asyncio.sleep(0)
+    assert written == [b"a", b"bc"]
+
+
+async def test_much_is_not_kept_to_the_end_of_the_tick_and_what_is_dropped_is_not_written() -> None:
+    written = list[bytes]()
+    outbox = Outbox(written.append, heaviest=3)
+    outbox.add(b"aa")
+    outbox.add(b"bb")
+    assert written == [b"aabb"]
+    outbox.add(b"c")
+    outbox.drop()
+    await asyncio.sleep(0)
+    assert written == [b"aabb"]
