@@ -37,6 +37,7 @@ if typing.TYPE_CHECKING:
     from gecaso.cache_state import CacheState
     from gecaso.config import register_storage, storage_from_url
     from gecaso.explain import Explanation
+    from gecaso.health import Health
     from gecaso.packing import Packer, pack, unpack
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "EntryStorage",
     "Explanation",
     "GecasoError",
+    "Health",
     "InvalidationFailed",
     "Key",
     "LRUStorage",
@@ -90,6 +92,7 @@ __all__ = [
 _LAZY = {
     "CacheState": "gecaso.cache_state",
     "Explanation": "gecaso.explain",
+    "Health": "gecaso.health",
     **dict.fromkeys(("Packer", "pack", "unpack"), "gecaso.packing"),
     **dict.fromkeys(("register_storage", "storage_from_url"), "gecaso.config"),
 }

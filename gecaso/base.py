@@ -20,13 +20,17 @@ from collections.abc import (
     Mapping,
 )
 from math import inf
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, Unsupported, WaitTimeout
 from gecaso.keys import Key, Owner, as_key
 from gecaso.waiting import steps
+
+if TYPE_CHECKING:
+    from gecaso.breaker import Breaker
+    from gecaso.health import Health
 
 __all__ = ["LOCKS", "PROBE", "BaseStorage", "EntryStorage"]
 
@@ -194,6 +198,21 @@ class EntryStorage(BaseStorage):
     def changes(self) -> AsyncIterator[object]:
         """Iterate over what other processes changed."""
         raise Unsupported(f"{type(self).__name__} cannot tell what other processes change")
+
+    def health(self) -> Health:
+        """Return how the storage is, as this process sees it; `ping` asks the storage itself.
+
+        >>> from gecaso import MemoryStorage
+        >>> MemoryStorage().health().ok
+        True
+        """
+        from gecaso.health import health_of  # seldom asked for
+
+        return health_of(self)
+
+    def breakers(self) -> Mapping[str, Breaker]:
+        """Return the breakers of parts that may fail by themselves: servers, nodes."""
+        return {}
 
     async def ping(self) -> None:
         """Ask the storage for a sign of life; raise `StorageError` if there is none."""

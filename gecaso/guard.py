@@ -17,17 +17,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gecaso import events
-from gecaso.breaker import Breaker
 from gecaso.entry import Lease
 from gecaso.errors import InvalidationFailed, StorageError
 from gecaso.keys import Key
 from gecaso.storage import EntryStorage
+from gecaso.trouble import Mark, trouble_of
 from gecaso.weak import WeakBag, WeakTable
 
 if TYPE_CHECKING:
     from gecaso.flight import Flights
 
-__all__ = ["Guard", "Mark", "guard_of"]
+__all__ = ["Guard", "guard_of"]
 
 logger = logging.getLogger("gecaso")
 
@@ -38,23 +38,15 @@ SETTLING = 0.5
 """Seconds after which a write that was sent before a storage came back has arrived."""
 
 
-class Mark:
-    """One failed invalidation of a key. A put that failed may yet arrive, after a removal even."""
-
-    __slots__ = ("may_arrive_late",)
-
-    def __init__(self, *, may_arrive_late: bool) -> None:
-        self.may_arrive_late = may_arrive_late
-
-
 class Guard:
     """The trouble of one storage, as this process sees it."""
 
     def __init__(self, storage: EntryStorage) -> None:
         self._storage = weakref.ref(storage)
-        self.breaker = Breaker()
+        self._trouble = trouble_of(storage)
+        self.breaker = self._trouble.breaker
+        self.pending = self._trouble.pending
         self.flights: WeakBag[Flights] = WeakBag()
-        self.pending: dict[Key, Mark] = {}
         self._owed: set[Lease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.Task[None] | None = None
@@ -96,6 +88,7 @@ class Guard:
         Trouble of a part is that part's own: what the storage has elsewhere is used as before.
         """
         was_open = self.breaker.is_open
+        self._trouble.last_error = str(error)
         if error.part is None:
             self.breaker.failed()
         storage = self._storage()

@@ -11,9 +11,10 @@ from gecaso import events
 from gecaso.breaker import Breaker
 from gecaso.entry import new_token
 from gecaso.events import listening
-from gecaso.guard import Mark, guard_of
+from gecaso.guard import guard_of
 from gecaso.keys import as_key
 from gecaso.leases import LeaseTable
+from gecaso.trouble import Mark
 from tests.doubles import in_thread
 from tests.scenes import KINDS, Distant
 from tests.workers import Worker, fork, in_child, parents_end
