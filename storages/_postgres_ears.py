@@ -129,8 +129,9 @@ class Ears:
         if self.broken is not None:
             connection.terminate()
             raise copy_of(self.broken)
+        told = connection.get_server_pid()
         ((pid,),) = await Session(connection, self._server).once("SELECT pg_backend_pid()")
-        if pid != connection.get_server_pid():
+        if pid != told:
             raise Deaf(
                 f"between us and Postgres at {self._server.where} stands a pooler, through which "
                 "LISTEN may not work: give the storage listen_url=, the URL of the server itself"
@@ -252,10 +253,8 @@ class Ears:
 
     async def close(self) -> None:
         self.break_off(StorageError("the storage was closed during the operation"))
-        for task in self._tasks:
-            if not self._source.is_lent:
-                task.cancel()
-        if self._tasks:
+        # Connecting has its own time limit. asyncpg cannot be cancelled at every moment of it.
+        while self._tasks:
             await asyncio.wait(list(self._tasks))
 
     def abandon(self) -> None:

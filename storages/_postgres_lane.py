@@ -331,10 +331,9 @@ class Lane:
         self._fail(StorageError("the storage was closed during the operation"))
         for session in list(self.sessions):
             session.terminate()
-        for task in self._opening:
-            task.cancel()
         self._drop_idle()
-        if tasks := [*self._opening, *self._closing]:
+        # Connecting has its own time limit. asyncpg cannot be cancelled at every moment of it.
+        while tasks := [*self._opening, *self._closing]:
             await asyncio.wait(tasks)
 
     def abandon(self) -> None:

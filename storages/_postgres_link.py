@@ -46,6 +46,7 @@ class Link:
         self._unpack = unpack
         self._server = rows.server
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._unsure: dict[bytes, float] = {}
         self._swept = 0
         self._lane = Lane(
@@ -240,16 +241,15 @@ class Link:
         now = time.monotonic()
         if now > self._server.measure_at:
             self._server.measure_at = now + PURGE_EVERY
-            self.start(self._quietly(partial(self._lane.read, self._server.measure)))
+            self._in_background(partial(self._lane.read, self._server.measure))
         if now > self._server.purge_at:
             self._server.purge_at = now + PURGE_EVERY * random.uniform(0.8, 1.2)
-            self.start(self._quietly(self.purge))
+            self._in_background(self.purge)
 
-    async def _quietly(self, work: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await work()
-        except StorageError as error:
-            logger.debug("what is done in the background has failed: %s", error)
+    def _in_background(self, work: Callable[[], Awaitable[object]]) -> None:
+        task = self.loop.create_task(_quietly(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def purge(self) -> int:
         """Delete rows of which nothing is left; return how many."""
@@ -268,7 +268,7 @@ class Link:
 
     def sweep_soon(self) -> None:
         """Delete, in the background, what was cleared."""
-        self.start(self._quietly(self._sweep))
+        self._in_background(self._sweep)
 
     async def _sweep(self) -> None:
         while await self._lane.write(self.rows.sweep):
@@ -276,7 +276,7 @@ class Link:
 
     def release_later(self, ours: list[Token]) -> None:
         """End leases whose rows are locked: if the transaction is rolled back they would last."""
-        self.start(self._quietly(partial(self._release_later, ours)))
+        self._in_background(partial(self._release_later, ours))
 
     async def _release_later(self, ours: list[Token]) -> None:
         pause, last = PAUSE
@@ -296,10 +296,10 @@ class Link:
             batch.flush()
         await self._lane.close()
         await self.listening.close()
-        for task in self._tasks:
+        for task in self._background:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        if tasks := [*self._tasks, *self._background]:
+            await asyncio.wait(tasks)  # without connections they do not last
         await asyncio.sleep(0)  # transports close their descriptors in the next tick
 
     def _batches(self) -> Iterable[Batch[Any, Any]]:
@@ -313,3 +313,10 @@ class Link:
 
 async def _nothing(session: Session) -> None:
     pass
+
+
+async def _quietly(work: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await work()
+    except StorageError as error:
+        logger.debug("what is done in the background has failed: %s", error)

@@ -127,13 +127,14 @@ class Server:
     async def measure(self, session: Session) -> None:
         """Look at the clock: it was true half-way between asking and hearing."""
         self.measure_at = time.monotonic() + MEASURE_EVERY
+        told = session.connection.get_server_pid()
         measure = await session.connection.prepare(MEASURE, name="")
         sent = time.monotonic()
         ((now, pid, longest, is_standby),) = await measure.fetch()
         self.offset = now - (sent + time.monotonic()) / 2
         self.is_known = True
         # A pooler makes up the number of the process that it tells to its clients.
-        self.is_pooled = self.is_pooled or pid != session.connection.get_server_pid()
+        self.is_pooled = self.is_pooled or pid != told
         # A lock that is waited for must not look like a statement that takes too long.
         longest = longest / 2 if longest > 0 else math.inf
         self.lock_timeout = _milliseconds(min(self._patience, longest))

@@ -155,7 +155,7 @@ class MemcachedModel:
         command, *args = line or (b"",)
         match command:
             case b"get" | b"gets" if args:
-                return self._get(args, numbers=command == b"gets")
+                return self.found(args, command == b"gets")
             case b"set" | b"add" | b"cas" if data is not None:
                 return self._write(command, args, data)
             case b"delete" if 1 <= len(args) <= 2:
@@ -172,7 +172,8 @@ class MemcachedModel:
                 self.refused.append(line)
                 return b"ERROR"
 
-    def _get(self, names: Sequence[bytes], *, numbers: bool) -> Reply:
+    def found(self, names: Sequence[bytes], numbers: bool) -> Reply:
+        """Return what is stored under these names, with their numbers if that is asked for."""
         found: list[Found] = []
         for name in names:
             if len(name) > LONGEST_KEY:

@@ -154,15 +154,15 @@ class Session(Values):
                 return reply
         return OK
 
-    def do_auth(self, *args: bytes) -> Reply:
-        if len(args) > 2:
+    def do_auth(self, name: bytes, *password: bytes) -> Reply:
+        if len(password) > 1:
             return SYNTAX
-        if len(args) == 1:
+        if not password:
             return Failure(
                 b"ERR AUTH <password> called without any password configured for the default "
                 b"user. Are you sure your configuration is correct?"
             )
-        if args[0] != b"default":
+        if name != b"default":
             return Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
         return OK
 

@@ -18,6 +18,7 @@ Command = Sequence[bytes]
 
 NO_NUMBER = Failure(b"ERR value is not an integer or out of range")
 SYNTAX = Failure(b"ERR syntax error")
+UNITS = {b"PX": 1, b"EX": 1000, b"PXAT": 1, b"EXAT": 1000}  # milliseconds
 WRONG_TYPE = Failure(b"WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
@@ -49,9 +50,6 @@ class Values:
         if isinstance(wanted, Failure):
             return wanted
         words, amount = wanted
-        if not words <= {b"NX", b"XX", b"GET", b"PX", b"EX", b"KEEPTTL"}:
-            self.model.refused.append((b"SET", name, value, *options))
-            return SYNTAX
         there = self.model.look(self.database, name)
         until = self._until(words, amount, there)
         if isinstance(until, Failure):
@@ -60,7 +58,8 @@ class Values:
         if isinstance(old, Failure):
             return old
         if self.may_set(words, there):
-            self.model.put(self.database, name, Item(value, until))
+            is_past = until is not None and until <= self.model.now()
+            self.model.put(self.database, name, None if is_past else Item(value, until))
             return old if b"GET" in words else OK
         return old
 
@@ -69,12 +68,13 @@ class Values:
         return not (b"NX" in words and there) and not (b"XX" in words and not there)
 
     def _until(self, words: set[bytes], amount: bytes, there: Item | None) -> int | Failure | None:
-        if not words & {b"PX", b"EX"}:
+        if not words & UNITS.keys():
             return there.until if there is not None and b"KEEPTTL" in words else None
         number = number_of(amount)
         if number is None:
             return NO_NUMBER
-        until = self.model.now() + number * (1000 if b"EX" in words else 1)
+        word = next(word for word in UNITS if word in words)
+        until = number * UNITS[word] + (0 if word.endswith(b"AT") else self.model.now())
         if number <= 0 or until >= 2**63:
             return Failure(b"ERR invalid expire time in 'set' command")
         return until
@@ -188,14 +188,14 @@ def _options_of_set(options: Command) -> tuple[set[bytes], bytes] | Failure:
         word = rest.pop(0).upper()
         if word in (b"NX", b"XX"):
             refused = words & ({b"NX", b"XX"} - {word})
-        elif word in (b"EX", b"PX", b"EXAT", b"PXAT", b"KEEPTTL"):
-            refused = words & ({b"EX", b"PX", b"EXAT", b"PXAT", b"KEEPTTL"} - {word})
+        elif word in UNITS or word == b"KEEPTTL":
+            refused = words & ({*UNITS, b"KEEPTTL"} - {word})
             if word != b"KEEPTTL":
                 if not rest:
                     return SYNTAX
                 amount = rest.pop(0)
         elif word == b"GET":
-            refused = set()
+            refused = set[bytes]()
         else:
             return SYNTAX
         if refused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["OK", "Failure", "Push", "Reply", "Several", "Status", "Verbatim", "encoded"]
 
@@ -44,8 +44,9 @@ def encoded(reply: Reply, protocol: int = 2) -> bytes:
     if isinstance(reply, Several):
         return b"".join([encoded(one, protocol) for one in reply])
     if isinstance(reply, dict):
-        flat = [part for pair in reply.items() for part in pair]
-        mark, count = (b"%", len(reply)) if protocol == 3 else (b"*", len(flat))
+        pairs = cast("dict[Any, Any]", reply)
+        flat: list[Any] = [part for pair in pairs.items() for part in pair]
+        mark, count = (b"%", len(pairs)) if protocol == 3 else (b"*", len(flat))
         return b"%b%d\r\n" % (mark, count) + b"".join([encoded(one, protocol) for one in flat])
     mark = b">" if protocol == 3 and isinstance(reply, Push) else b"*"
     return b"%b%d\r\n" % (mark, len(reply)) + b"".join([encoded(one, protocol) for one in reply])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
@@ -64,9 +65,16 @@ def once(fault: Fault, condition: Callable[[Command], bool] = lambda command: Tr
 class Server:
     """A model that listens. Make one with `serve`."""
 
-    def __init__(self, model: RedisModel | MemcachedModel, host: str) -> None:
+    def __init__(
+        self,
+        model: RedisModel | MemcachedModel,
+        host: str,
+        *,
+        between: Callable[[], float] | None = None,
+    ) -> None:
         self.model = model
         self.host = host
+        self.between = between
         self.port = 0
         self.trouble: Trouble | None = None
         self.commands = 0
@@ -134,6 +142,7 @@ class Connection(asyncio.Protocol):
         self.server = server
         self.transport: asyncio.Transport | None = None
         self._waiting: list[bytes] = []
+        self._asked: deque[Asked] = deque()
         self._hangs = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,19 +169,37 @@ class Connection(asyncio.Protocol):
             return
         data = b"".join(self._waiting)
         self._waiting.clear()
-        for command, run in self.commands(data):
-            self.server.commands += 1
-            trouble = self.server.trouble
-            fault = None if trouble is None else trouble(command)
-            if fault is None:
-                self.write(run())
-                continue
-            if fault.is_applied:
-                run()
-            self._hangs = True
-            if fault.breaks:
-                self.drop()
+        if self.server.between is None:
+            for asked in self.commands(data):
+                self._answer(asked)
             return
+        was_idle = not self._asked
+        self._asked.extend(self.commands(data))
+        if was_idle and self._asked:
+            self._answer_one()
+
+    def _answer_one(self) -> None:
+        """Answer one command, and the next one when others have had their chance."""
+        self._answer(self._asked[0])
+        self._asked.popleft()
+        if self._asked and self.server.between is not None:
+            asyncio.get_running_loop().call_later(self.server.between(), self._answer_one)
+
+    def _answer(self, asked: Asked) -> None:
+        if self._hangs:
+            return
+        command, run = asked
+        self.server.commands += 1
+        trouble = self.server.trouble
+        fault = None if trouble is None else trouble(command)
+        if fault is None:
+            self.write(run())
+            return
+        if fault.is_applied:
+            run()
+        self._hangs = True
+        if fault.breaks:
+            self.drop()
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self._hangs:
@@ -224,9 +251,17 @@ class MemcachedConnection(Connection):
 
 
 async def serve(
-    model: RedisModel | MemcachedModel, host: str = "127.0.0.1", port: int = 0
+    model: RedisModel | MemcachedModel,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    between: Callable[[], float] | None = None,
 ) -> Server:
-    """Let a model listen in the running loop; port 0 is any that is free."""
-    server = Server(model, host)
+    """Let a model listen in the running loop; port 0 is any that is free.
+
+    With ``between`` commands that were sent together are not answered together, but so many seconds
+    apart: those of other connections may come in between, as on a real server they may.
+    """
+    server = Server(model, host, between=between)
     await server.listen(port)
     return server

@@ -179,44 +179,67 @@ def test_an_item_runs_out_within_a_second_of_its_time_on_both_sides(
 # --- wrong models -------------------------------------------------------------------------------
 
 
-def method_that(name: str, wrong: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], object]:
-    """Return a patch under which ``wrong(right, *args)`` is in the place of a method."""
+Patch = Callable[[pytest.MonkeyPatch], object]
+Wrong = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+
+
+def method_that(name: str, wrong: Wrong) -> Patch:
+    """Return a patch under which ``wrong(right, arguments)`` is in the place of a method."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        right = getattr(MemcachedModel, name)
-        monkeypatch.setattr(MemcachedModel, name, lambda *args, **kw: wrong(right, *args, **kw))
+        right: Callable[..., Any] = getattr(MemcachedModel, name)
+
+        def method(*args: Any) -> Any:
+            return wrong(right, args)
+
+        monkeypatch.setattr(MemcachedModel, name, method)
 
     return patch
 
 
-def refusal_without(
-    answer: bytes,
-) -> Callable[[pytest.MonkeyPatch], object]:
-    def wrong(right: Any, *args: Any) -> bytes | None:
+def refusal_without(answer: bytes) -> Patch:
+    def wrong(right: Callable[..., Any], args: tuple[Any, ...]) -> bytes | None:
         reply: bytes | None = right(*args)
         return None if reply == answer else reply
 
     return method_that("refusal", wrong)
 
 
-def cas_takes_older_numbers(
-    right: Any, model: MemcachedModel, command: bytes, there: Item | None, number: int
-) -> Any:
+def cas_takes_older_numbers(right: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    _, command, there, number = args
     if command == b"cas" and there is not None and number < there.cas:
         return None
-    return right(model, command, there, number)
+    return right(*args)
 
 
-def touch_renumbers(right: Any, model: MemcachedModel, name: bytes, exptime: bytes) -> Any:
-    reply = right(model, name, exptime)
+def touch_renumbers(right: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    model, name, _ = args
+    reply = right(*args)
     if (item := model.items.get(name)) is not None and reply == b"TOUCHED":
         model.items[name] = item._replace(cas=model.next_cas())
     return reply
 
 
-def late_numbers(right: Any, model: MemcachedModel, name: bytes, item: Item | None) -> None:
-    old = model.items.get(name)
-    right(model, name, item and item._replace(cas=old.cas if old is not None else item.cas))
+def old_numbers(right: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    model, name, item = args
+    old: Item | None = model.items.get(name)
+    right(model, name, item and item._replace(cas=item.cas if old is None else old.cas))
+
+
+def a_date_is_seconds(right: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
+    model, exptime = args
+    until: int | None = model.now() + exptime if exptime > 0 else right(model, exptime)
+    return until
+
+
+def keeps_what_it_deletes(right: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    model, name, *_ = args
+    return b"NOT_FOUND" if model.look(name) is None else b"DELETED"
+
+
+def clears_alone(right: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    args[0].items.clear()
+    return b"OK"
 
 
 MUTATIONS = {
@@ -224,30 +247,22 @@ MUTATIONS = {
     "cas replaces whatever is there": refusal_without(b"EXISTS"),
     "cas takes old numbers": method_that("refusal", cas_takes_older_numbers),
     "cas stores what is not there": refusal_without(b"NOT_FOUND"),
-    "a write keeps the number": method_that("put", late_numbers),
+    "a write keeps the number": method_that("put", old_numbers),
     "touch gives a new number": method_that("_touch", touch_renumbers),
-    "a date is seconds from now": method_that(
-        "until", lambda right, model, exptime: model.now() + exptime if exptime > 0 else None
-    ),
+    "a date is seconds from now": method_that("until", a_date_is_seconds),
     "30 days are a date already": method_that(
-        "until", lambda right, model, exptime: right(model, exptime + (exptime == DAYS_30))
+        "until", lambda right, a: right(a[0], a[1] + (a[1] == DAYS_30))
     ),
     "a time below zero is none": method_that(
-        "until", lambda right, model, exptime: right(model, max(exptime, 0))
+        "until", lambda right, a: right(a[0], max(0, a[1]) if a[1] > -(2**31) else a[1])
     ),
     "delete says DELETED in any case": method_that(
-        "_delete",
-        lambda right, *args: b"DELETED" if (r := right(*args)) == b"NOT_FOUND" else r,
+        "_delete", lambda right, a: right(*a).replace(b"NOT_FOUND", b"DELETED")
     ),
-    "delete removes nothing": method_that(
-        "_delete",
-        lambda right, model, name, *more: b"DELETED" if model.look(name) else b"NOT_FOUND",
-    ),
-    "flush_all takes no number": method_that(
-        "_flush", lambda right, model: (model.items.clear(), b"OK")[1]
-    ),
+    "delete removes nothing": method_that("_delete", keeps_what_it_deletes),
+    "flush_all takes no number": method_that("_flush", clears_alone),
     "gets finds a name once": method_that(
-        "_get", lambda right, model, names, **kw: right(model, list(dict.fromkeys(names)), **kw)
+        "found", lambda right, a: right(a[0], list(dict.fromkeys(a[1])), *a[2:])
     ),
 }
 

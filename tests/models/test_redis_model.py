@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +59,8 @@ def set_command(choose: random.Random) -> tuple[bytes, ...]:
         options += [choose.choice([b"NX", b"nx", b"XX"])]
     if choose.random() < 0.5:
         options += [choose.choice([b"PX", b"px", b"EX"]), a_time(choose)]
+    elif choose.random() < 0.3:
+        options += [choose.choice([b"PXAT", b"EXAT"]), choose.choice([b"1", b"4000000000", b"0"])]
     if choose.random() < 0.1:
         options += [choose.choice([b"GET", b"KEEPTTL", b"NX", b"PX", b"what"])]
     return (b"SET", choose.choice(NAMES), choose.choice(CONTENTS), *options)
@@ -78,7 +81,7 @@ def script_command(choose: random.Random) -> tuple[bytes, ...]:
     elif script != sent.DISCARD:
         args = [choose.choice(CONTENTS) for _ in range(ARGS_BEFORE_EXPIRY[script])]
         if choose.random() < 0.5:
-            args += [b"PX", a_time(choose)]
+            args += [b"PX", a_time(choose)] if choose.random() < 0.8 else [b"PXAT", b"1"]
     named = choose.random() < 0.2
     word = redis_scripts.SCRIPTS[script].digest.encode() if named else script
     count = choose.choice([b"-1", b"99", b"x"]) if choose.random() < 0.03 else b"2"
@@ -194,9 +197,10 @@ class Run:
 
 
 @contextmanager
-def both(server: RedisServer) -> Iterator[Run]:
+def both(server: RedisServer) -> Generator[Run]:
     clock = FakeClock()
-    pair = RedisPair(server.port, RedisModel(clock, page=2), CLIENTS)
+    model = RedisModel(clock, epoch=time.time() - clock.now, page=2)
+    pair = RedisPair(server.port, model, CLIENTS)
     try:
         yield Run(pair, clock)
     finally:
@@ -239,6 +243,7 @@ def test_every_script_that_the_storage_sends_is_known_to_the_model() -> None:
 
 
 Patch = Callable[[pytest.MonkeyPatch], object]
+Wrong = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 
 
 def script_that(script: bytes, run: Callable[..., int]) -> Patch:
@@ -251,12 +256,16 @@ def script_that(script: bytes, run: Callable[..., int]) -> Patch:
     return patch
 
 
-def command_that(name: str, wrong: Callable[..., Any], owner: type = Session) -> Patch:
-    """Return a patch under which ``wrong(right, *args)`` is in the place of a method."""
+def command_that(name: str, wrong: Wrong, owner: type = Session) -> Patch:
+    """Return a patch under which ``wrong(right, arguments)`` is in the place of a method."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        right = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args: wrong(right, *args))
+        right: Callable[..., Any] = getattr(owner, name)
+
+        def method(*args: Any) -> Any:
+            return wrong(right, args)
+
+        monkeypatch.setattr(owner, name, method)
 
     return patch
 
@@ -309,40 +318,42 @@ def releases_for_anybody(call: Any, keys: Sequence[bytes], argv: Sequence[bytes]
     return 1
 
 
-def drops_expiry(right: Any, model: RedisModel, database: int, name: bytes, item: Item) -> None:
+def drops_expiry(right: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    model, database, name, item = args
     right(model, database, name, item and item._replace(until=None))
 
 
+def never_gone(right: Callable[..., Any], args: tuple[Any, ...]) -> Item | None:
+    model, database, name = args
+    item: Item | None = model.databases[database].get(name)
+    return item
+
+
 MUTATIONS: dict[str, Patch] = {
-    "SET NX ignores what is there": command_that("may_set", lambda *_: True),
+    "SET NX ignores what is there": command_that("may_set", lambda right, a: True),
     "SET sets no expiry": command_that("put", drops_expiry, RedisModel),
-    "nothing ever runs out": command_that(
-        "look", lambda right, model, db, name: model.databases[db].get(name), RedisModel
-    ),
+    "nothing ever runs out": command_that("look", never_gone, RedisModel),
     "keys are one in all databases": command_that(
-        "look", lambda right, model, db, name: right(model, 0, name), RedisModel
+        "look", lambda right, a: right(a[0], 0, a[2]), RedisModel
     ),
-    "PUBLISH tells nobody": command_that("publish", lambda *_: 0, RedisModel),
+    "PUBLISH tells nobody": command_that("publish", lambda right, a: 0, RedisModel),
     "PUBLISH tells one listener": command_that(
-        "publish", lambda right, model, *args: min(1, right(model, *args)), RedisModel
+        "publish", lambda right, a: min(1, right(*a)), RedisModel
     ),
-    "DEL leaves the first key": command_that(
-        "do_del", lambda right, session, *names: right(session, *names[1:])
-    ),
+    "DEL leaves the first key": command_that("do_del", lambda right, a: right(a[0], *a[2:])),
     "PEXPIRE makes a key that is not there": command_that(
-        "do_pexpire", lambda right, session, *args: right(session, *args) or 1
+        "do_pexpire", lambda right, a: right(*a) or 1
     ),
     "PTTL of a key without one is -2": command_that(
-        "do_pttl", lambda right, *args: -2 if (left := right(*args)) == -1 else left
+        "do_pttl", lambda right, a: {-1: -2}.get(right(*a), right(*a))
     ),
-    "MGET leaves out what is missing": command_that(
-        "do_mget", lambda right, *args: [one for one in right(*args) if one is not None]
+    "MGET tells the values the other way round": command_that(
+        "do_mget", lambda right, a: right(a[0], *a[:0:-1])
     ),
-    "UNSUBSCRIBE does not": command_that("_leave", lambda *_: None),
-    "SCAN gives one page": command_that("do_scan", lambda right, *args: _last_page(right(*args))),
+    "UNSUBSCRIBE does not": command_that("_leave", lambda right, a: None),
+    "SCAN gives one page": command_that("do_scan", lambda right, a: _last_page(right(*a))),
     "an EVAL is not kept for EVALSHA": command_that(
-        "do_eval",
-        lambda right, session, *args: (right(session, *args), session.do_script_flush())[0],
+        "do_evalsha", lambda right, a: right(a[0], b"none", *a[2:])
     ),
     "the commit does not compare the token": script_that(sent.COMMIT, always_commits),
     "the commit keeps the lease": script_that(sent.COMMIT, commits_and_keeps_the_lease),

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import hiredis
+
+from gecaso.storages._redis_wire import packed
 
 from . import replies
 from .memcached_model import Found, MemcachedModel
@@ -54,9 +57,7 @@ class RedisPair:
         self.model = model
         self._wires = [_Wire(port) for _ in range(clients)]
         self._told: list[bytearray] = [bytearray() for _ in range(clients)]
-        self._sessions = [
-            model.connect(lambda push, at=at: self._push(at, push)) for at in range(clients)
-        ]
+        self._sessions = [model.connect(partial(self._push, at)) for at in range(clients)]
         self._count = 0
         for command in ((b"FLUSHALL",), (b"SCRIPT", b"FLUSH")):
             self.ask(0, command)
@@ -83,9 +84,9 @@ class RedisPair:
                 self._sessions[at].execute(ping), self._sessions[at].protocol
             )
             self._told[at].clear()
-            data = hiredis.pack_command(ping)
+            data = packed(ping)
             if at == client:
-                data = hiredis.pack_command(tuple(command)) + data
+                data = packed(tuple(command)) + data
             pairs.append((self._wires[at].ask(data, sentinel + b"\r\n"), model_says))
         return pairs
 
@@ -107,14 +108,15 @@ class RedisPair:
     def _difference_of_scan(self, client: int, command: Sequence[bytes]) -> str | None:
         sides: list[Any] = []
         for side in (0, 1):
-            cursor, found = b"0", set[bytes]()
+            cursor: bytes = b"0"
+            found = set[bytes]()
             while True:
                 (page,) = self.ask(client, (command[0], cursor, *command[2:]))[:1]
                 parsed = _parsed(page[side])[0]
                 if not isinstance(parsed, list):
                     sides.append(repr(parsed))
                     break
-                cursor, names = parsed
+                cursor, names = cast("tuple[bytes, list[bytes]]", parsed)
                 found.update(names)
                 if cursor == b"0":
                     sides.append(found)
@@ -154,7 +156,7 @@ def _parsed(data: bytes) -> list[Any]:
 
 def _channels(told: list[Any]) -> tuple[list[Any], list[Any]]:
     """Return what was told of channels: their names, sorted, and the numbers of those left."""
-    notes = [tuple(one) for one in told if isinstance(one, list)]
+    notes = [tuple(cast("list[Any]", one)) for one in told if isinstance(one, list)]
     return sorted(note[:2] for note in notes), [note[2:] for note in notes]
 
 
