@@ -190,7 +190,7 @@ class Line(asyncio.Protocol):
         self.broken: Exception | None = None
         self._writer = connection.writer  # collecting it would close the transport
         self._transport: asyncio.WriteTransport = connection.writer.transport
-        self._outbox = Outbox(self._transport.write)
+        self._outbox = Outbox(self._write)
         self._asks: deque[Ask] = deque()
         self._rest = bytearray()
         self._watch: asyncio.TimerHandle | None = None
@@ -247,6 +247,9 @@ class Line(asyncio.Protocol):
 
         self.ask(data, make(done), at_once=at_once)
         return future
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
 
     # --- replies --------------------------------------------------------------------------------
 
