@@ -376,6 +376,18 @@ def test_on_evict_needs_keys_of_the_functions_own(redis_url: str) -> None:
                 return x
 
 
+async def test_each_load_is_logged_for_who_wants_to_know(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = Subject("coroutine function", MemoryStorage())
+    with caplog.at_level("DEBUG", logger="gecaso"):
+        await it.f(1)
+        await it.f(1)
+    assert [record.getMessage().split(": loaded in ")[0] for record in caplog.records] == [
+        str(it.f.key(1))
+    ]
+
+
 # -- functions, caches -----------------------------------------------------------------------------
 
 

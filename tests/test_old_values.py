@@ -114,6 +114,20 @@ async def test_one_process_refreshes(place: Place) -> None:
         assert await other.thing(1) == NEW
 
 
+async def test_wait_false_loads_beside_another_process(place: Place) -> None:
+    if place.kind == "memory":
+        pytest.skip("one process has it")
+    one, other = Source(place.open()), Source(place.open(), wait=False)
+    async with one.cache, other.cache:
+        gate = one.truth.close_gate()
+        first = asyncio.create_task(one.thing(1))
+        await one.truth.asked(1)
+        async with patience():
+            assert await other.thing(1) == NEW
+        gate.set()
+        assert await first == NEW
+
+
 async def test_a_failure_is_made_up_for_by_the_old_value(place: Place) -> None:
     source = Source(place.open(), stale_if_error=60)
     async with source.cache:
