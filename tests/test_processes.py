@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 
 from tests.scenes import NETWORK, Process, Truth, opened
 from tests.servers import RedisServer
-from tests.workers import Worker
+from tests.workers import REFRESHED_TTL, Worker
 
 pytestmark = pytest.mark.process
 
@@ -52,3 +54,26 @@ async def test_a_process_killed_while_it_loads_is_replaced_within_its_lease(
         assert set(await waiting) == {"new"}
     # Memcached's clock ticks in seconds, and its leases are three of them at least.
     assert time.monotonic() - killed <= (1.3 if kind == "redis" else 4.5)
+
+
+def test_four_processes_refresh_once_for_each_end_of_a_ttl(redis_url: str) -> None:
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker("refreshing", redis_url)) for _ in range(4)]
+        for worker in workers:
+            worker.wait_for("ready")
+        for worker in workers:
+            worker.go()
+        told = [json.loads(worker.end()) for worker in workers]
+    loads: list[tuple[float, float]] = sorted(tuple(one) for each in told for one in each["loads"])
+    calls: list[tuple[float, float]] = [tuple(one) for each in told for one in each["calls"]]
+    assert len(loads) >= 3
+    for (_, ended), (began, _) in pairwise(loads):  # one load for all of them, and all its ttl
+        assert began - ended >= REFRESHED_TTL - 0.05
+    during = [end - begin for begin, end in calls if any(a < end and begin < b for a, b in loads)]
+    others = [end - begin for begin, end in calls]
+    # Nobody waits for the load, of 0.1 s; how long a hit takes is for the machine to say.
+    assert p99(during) <= 2 * p99(others) + 0.02
+
+
+def p99(times: list[float]) -> float:
+    return sorted(times)[int(len(times) * 0.99)]

@@ -130,6 +130,47 @@ def hang(url: str) -> None:
     asyncio.run(cold())
 
 
+REFRESHED_TTL = 0.4
+REFRESHING_FOR = 3.0
+
+
+def refreshing(url: str) -> None:
+    """Ask for one key for some seconds, while it is refreshed behind its callers.
+
+    Prints a line of JSON: when loads began and ended, and when calls began and ended; in seconds
+    of the machine's monotonic clock.
+    """
+    import json
+
+    cache = Cache(storage_at(url), ttl=REFRESHED_TTL, stale_while_revalidate=30)
+    loads: list[tuple[float, float]] = []
+    calls: list[tuple[float, float]] = []
+
+    @cache.cached(key="warm")
+    async def warm() -> float:
+        began = time.monotonic()
+        await asyncio.sleep(0.1)
+        loads.append((began, time.monotonic()))
+        return began
+
+    async def ask(until: float) -> None:
+        while (began := time.monotonic()) < until:
+            await warm()
+            calls.append((began, time.monotonic()))
+            await asyncio.sleep(0.005)
+
+    async def main() -> None:
+        await warm()
+        loads.clear()
+        await asyncio.to_thread(ready)
+        until = time.monotonic() + REFRESHING_FOR
+        await asyncio.gather(*[ask(until) for _ in range(10)])
+        await cache.aclose()
+        print(json.dumps({"loads": loads, "calls": calls}), flush=True)
+
+    asyncio.run(main())
+
+
 # -- forks -----------------------------------------------------------------------------------------
 
 KEYS = 60
@@ -289,7 +330,8 @@ def fork_around(url: str) -> None:
 
 
 WORKERS = {
-    worker.__name__: worker for worker in (stampede, hang, fork_coroutines, fork_plain, fork_around)
+    worker.__name__: worker
+    for worker in (stampede, hang, refreshing, fork_coroutines, fork_plain, fork_around)
 }
 
 if __name__ == "__main__":
