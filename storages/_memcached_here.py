@@ -93,7 +93,7 @@ class Here:
     def view(self) -> View | None:
         """Return who the servers are, if that is known; find out in the background if it is due."""
         pool = self.pool
-        if pool.take_turn():
+        if not self._is_closed and pool.take_turn():
             self._asking = self._spawn(pool.ask())
         view = pool.view
         if view is not self._seen and view is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import ssl as tls
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from gecaso import events
 from gecaso.base import LOCKS
+from gecaso.breaker import Breaker
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, UnpackError, Unsupported
@@ -168,6 +170,7 @@ class MemcachedStorage(EntryStorage):
         names = self._named(keys)
         if not names:
             return {}
+        await self._know_the_time()
         asked_at, seconds = time.monotonic(), max(seconds, SHORTEST_LEASE)
         tokens, until = {key: new_token() for key in names}, self.now() + seconds
         view = await self._here.get().ready()
@@ -243,6 +246,9 @@ class MemcachedStorage(EntryStorage):
         self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
     ) -> set[Key]:
         names = self._named(entries)
+        shift = await self._know_the_time() if names else 0.0
+        if shift:
+            entries = {key: _shifted(entry, shift) for key, entry in entries.items()}
         if expect is not None:
             swap = partial(self._operations.swap, entries, expect)
             return _union((await self._run(names, swap, urgent=True)).all())
@@ -264,6 +270,18 @@ class MemcachedStorage(EntryStorage):
             "you know, or make the storage with another namespace="
         )
 
+    async def _know_the_time(self) -> float:
+        """Return by how many seconds `now` was behind the servers until now; at most once not 0.
+
+        Before the first connection it was this machine's own time, perhaps hours off.
+        """
+        clock = self._clock
+        before = clock.offset
+        if not clock.is_known:
+            await self.ping()
+            clock.is_known = True  # or as well as it can be: some servers do not tell the time
+        return clock.offset - before
+
     # --- the servers --------------------------------------------------------------------------
 
     async def ping(self) -> None:
@@ -275,6 +293,12 @@ class MemcachedStorage(EntryStorage):
         errors = [error for ping in pings if (error := ping.exception()) is not None]
         if len(errors) == len(pings):
             raise errors[0]
+
+    def breakers(self) -> Mapping[str, Breaker]:
+        view = self._pool.view
+        if view is None or view.only is not None:
+            return {}
+        return {name: server.breaker for name, server in view.servers.items()}
 
     async def aclose(self) -> None:
         await self._here.aclose()
@@ -312,6 +336,14 @@ class MemcachedStorage(EntryStorage):
             if stored < view.believed_since(name):
                 return None
         return entry
+
+
+def _shifted(entry: Entry, shift: float) -> Entry:
+    other = copy.copy(entry)
+    other.created += shift
+    other.fresh_until += shift
+    other.dead_after += shift
+    return other
 
 
 def _union(sets: Iterable[set[Key]]) -> set[Key]:

@@ -215,6 +215,10 @@ async def test_a_server_that_is_left_alone_is_probed_by_one_and_by_no_more(
         for _ in range(3):
             with pytest.raises(StorageError, match="out of reach"):
                 await storage.get(lost)
+        assert not storage.health().ok
+        assert [name for name, one in storage.breakers().items() if one.is_open] == [
+            own_memcached_pool[0].address
+        ]
         started = time.perf_counter()
         for _ in range(100):
             with pytest.raises(StorageError, match="left alone"):
