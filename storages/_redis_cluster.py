@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from gecaso.entry import Entry
 from gecaso.errors import StorageError
@@ -25,6 +25,8 @@ __all__ = ["Cluster"]
 
 class Cluster(Nodes):
     """What is asked of a cluster in one event loop. It has the methods of `Lines`."""
+
+    is_cluster: ClassVar[bool] = True
 
     def __init__(
         self, topology: Topology, unpack: Unpack, make_lines: Callable[[Node], Lines]

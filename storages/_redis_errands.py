@@ -45,6 +45,11 @@ class _Unit:
                 return reply
         return None
 
+    @property
+    def is_torn(self) -> bool:
+        """Whether these commands must be run apart."""
+        return isinstance(self.redirect, TryAgain) and bool(scripts.apart(self.commands[0]))
+
     def fail(self, error: StorageError) -> None:
         self.outcome = [error] * len(self.commands)
 
@@ -74,14 +79,14 @@ class Errands:
         end = loop.time() + self._nodes.topology.timeout
         await self._run(self._at_home(self._units))
         for attempt in range(1, REDIRECTS):
-            again = [unit for unit in self._units if unit.redirect is not None]
+            again = [each for each in self._units if each.redirect is not None and not each.is_torn]
             if not again or loop.time() > end:
                 break
             await self._run_elsewhere(again, attempt)
-        torn = [unit for unit in self._units if isinstance(unit.redirect, TryAgain)]
-        await self._run_apart([unit for unit in torn if scripts.apart(unit.commands[0])])
+        await self._run_apart([unit for unit in self._units if unit.is_torn])
         for unit in self._units:
-            if (error := unit.redirect) is not None:
+            if unit.redirect is not None:
+                error = TryAgain(f"the slot of this key is being moved ({unit.redirect})")
                 node = self._nodes.topology.owner(unit.name)
                 error.part = None if node is None else node.server.part
                 unit.fail(error)

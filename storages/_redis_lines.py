@@ -8,7 +8,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gecaso.entry import Entry
 from gecaso.errors import StorageError
@@ -33,6 +33,8 @@ class Lines:
 
     ``wait_replicas``: how many replicas must have an invalidation before it counts as done.
     """
+
+    is_cluster: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -88,8 +88,8 @@ def is_pong(reply: Reply) -> bool:
 
 
 def is_taking(reply: Reply) -> bool:
-    """Whether it is one of the two replies to the taking of a lease."""
-    return reply is None or reply == b"OK" or (is_row(reply) and len(reply) == 2)
+    """Whether it is one of the replies to the taking of a lease."""
+    return reply is None or reply == b"OK" or (is_row(reply) and 1 <= len(reply) <= 2)
 
 
 def is_page(reply: Reply) -> bool:

@@ -143,13 +143,16 @@ def _eval(script: bytes, value: bytes, *args: bytes | int) -> Command:
     return (b"EVAL", script, 2, value, lease_of(value), *args)
 
 
-def take(value: bytes, token: bytes, seconds: float) -> tuple[Command, Command]:
-    """Take the lease, then look at the value, and at whose the lease is."""
+def take(value: bytes, token: bytes, seconds: float, *, apart: bool = False) -> tuple[Command, ...]:
+    """Take the lease, then look at the value, and at whose the lease is.
+
+    ``apart``: with one name in each command. Where a slot is being moved others are refused.
+    """
     lease = lease_of(value)
-    return (
-        (b"SET", lease, token, b"NX", b"PX", milliseconds(seconds)),
-        (b"MGET", value, lease),
-    )
+    taking: Command = (b"SET", lease, token, b"NX", b"PX", milliseconds(seconds))
+    if apart:
+        return (taking, (b"MGET", value), (b"MGET", lease))
+    return (taking, (b"MGET", value, lease))
 
 
 def renew(value: bytes, token: bytes, seconds: float) -> Command:

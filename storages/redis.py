@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,9 @@ class RedisStorage(EntryStorage):
         self._hub: PerLoop[Hub] = PerLoop(
             make_hub, lambda hub: hub.close(), lambda hub: hub.abandon()
         )
-        self._following = PerLoop(self._make_following, Following.close, Following.abandon)
+        self._following = PerLoop(
+            lambda: Following(self._prefix, self._places), Following.close, Following.abandon
+        )
 
     def __repr__(self) -> str:
         users = (*self._hub.resources(), *self._following.resources())
@@ -154,19 +156,15 @@ class RedisStorage(EntryStorage):
         Raises `StorageError` only if no node of the keys can be reached.
         """
         hub, keys = self._hub.get(), list(keys)
-        named: list[list[tuple[Key, bytes]]] = []
-
-        def reading() -> Iterator[Awaitable[list[Reply]]]:
-            for start in range(0, len(keys), AT_ONCE):
-                named.append([(key, self._name(key)) for key in keys[start : start + AT_ONCE]])
-                yield hub.read([name for _, name in named[-1]])
-
+        parts = (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
+        asking = (hub.read([*map(self._name, some)]) for some in parts)
         found: dict[Key, Entry] = {}
         replies: list[Reply] = []
-        async with contextlib.aclosing(ahead(reading())) as rounds:
+        async with contextlib.aclosing(ahead(asking)) as rounds:
             async for some in rounds:
-                for (key, name), data in zip(named[len(replies) // AT_ONCE], some, strict=True):
-                    if is_data(data) and (entry := self._entry(name, data)) is not None:
+                asked = keys[len(replies) : len(replies) + len(some)]
+                for key, data in zip(asked, some, strict=True):
+                    if is_data(data) and (entry := self._entry(self._name(key), data)) is not None:
                         found[key] = entry
                 replies += some
         partly(replies, is_data)
@@ -200,21 +198,24 @@ class RedisStorage(EntryStorage):
         """Take leases. Keys at a node that is out of reach are absent, unless all are."""
         wanted = {key: (self._name(key), new_token()) for key in keys}
         started = time.monotonic()
-        taking = (scripts.take(name, token, seconds) for name, token in wanted.values())
+        apart = self._hub.get().is_cluster
+        taking = [
+            scripts.take(name, token, seconds, apart=apart) for name, token in wanted.values()
+        ]
+        each = len(taking[0]) if taking else 1
         try:
-            replies = partly(await self._call(chain.from_iterable(taking), each=2), is_taking)
+            replies = partly(await self._call(chain.from_iterable(taking), each=each), is_taking)
         except (asyncio.CancelledError, StorageError):
             self._untake(wanted.values())
             raise
         until = started + self._server.offset + seconds
         result: dict[Key, Lease | Busy] = {}
-        for (key, (name, token)), taken, row in zip(
-            wanted.items(), replies[::2], replies[1::2], strict=True
-        ):
-            if isinstance(taken, StorageError) or isinstance(row, StorageError):
+        for start, (key, (name, token)) in enumerate(wanted.items()):
+            taken, *rows = replies[start * each : start * each + each]
+            if any(isinstance(reply, StorageError) for reply in (taken, *rows)):
                 self._untake([(name, token)])
                 continue
-            data, holder = row
+            data, holder = chain.from_iterable(rows)
             entry = self._entry(name, data)
             # It may be ours already, if a node of a cluster had to be asked twice.
             result[key] = (
@@ -329,7 +330,7 @@ class RedisStorage(EntryStorage):
         if keep_stale:
             _, keys = await self._replace(keys, self._expired)
         keys = list(keys)
-        await self._discard(keys, [self._name(key) for key in keys])
+        await self._discard(keys, map(self._name, keys))
 
     async def _discard(self, keys: list[Any], names: Iterable[bytes]) -> None:
         wholly(keys, await self._call(map(scripts.discard, names), urgent=True, sure=True))
@@ -342,7 +343,7 @@ class RedisStorage(EntryStorage):
         return there
 
     async def evict(self, keys: Iterable[Key]) -> None:
-        partly(await self._call([(b"UNLINK", self._name(key)) for key in keys]), is_number)
+        partly(await self._call((b"UNLINK", self._name(key)) for key in keys), is_number)
 
     async def clear(self) -> None:
         """Invalidate everything in the namespace. Raises `Unsupported` without a namespace."""
@@ -383,9 +384,6 @@ class RedisStorage(EntryStorage):
                 yield change
         finally:
             await following.leave(follower)
-
-    def _make_following(self) -> Following:
-        return Following(self._prefix, self._places)
 
     async def _places(self) -> list[Dial]:
         hub = self._hub.get()

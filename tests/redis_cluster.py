@@ -1,8 +1,8 @@
 """A real Redis Cluster for tests: three masters, and replicas if asked for, on loopback.
 
-    with RedisCluster() as cluster:
-        cluster.url             # redis+cluster://127.0.0.1:<port>,…
-        cluster.owner("{a}")    # the server that has this name
+with RedisCluster() as cluster:
+    cluster.url             # redis+cluster://127.0.0.1:<port>,…
+    cluster.owner("{a}")    # the server that has this name
 """
 
 from __future__ import annotations

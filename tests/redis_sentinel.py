@@ -99,12 +99,24 @@ class RedisSentinels:
         for sentinel in self.sentinels:
             sentinel.start()
         if not self._needs_login:
-            wait_until(self._is_ready, 20.0)
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the Sentinels know of each other, of one master and of its replica."""
+        wait_until(self._is_ready, 20.0)
 
     def _is_ready(self) -> bool:
         facts = [sentinel.facts() for sentinel in self.sentinels]
-        return all(
-            (each[b"num-slaves"], each[b"num-other-sentinels"]) == (b"1", b"2") for each in facts
+        if len({each[b"port"] for each in facts}) > 1:
+            return False
+        roles = {server.port: server.command("ROLE") for server in self.servers}
+        masters = [
+            port for port, role in roles.items() if isinstance(role, list) and role[0] == b"master"
+        ]
+        return masters == [self.master.port] and all(
+            each[b"flags"] == b"master"
+            and (each[b"num-slaves"], each[b"num-other-sentinels"]) == (b"1", b"2")
+            for each in facts
         )
 
     def close(self) -> None:
