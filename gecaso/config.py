@@ -72,7 +72,8 @@ def storage_from_url(url: str, **options: Any) -> BaseStorage:
         return factory(url, **options)
     name, is_clients = SCHEMES[scheme]
     cls: Factory = getattr(storages, name)
-    given, rest = _read_query(parts, _parameters(cls), is_clients=is_clients)
+    options_of = _parameters(cls, has_place=scheme not in NO_PLACE)
+    given, rest = _read_query(parts, options_of, is_clients=is_clients)
     ttl = given.pop("ttl", None)
     storage = cls(*_place(parts, scheme, rest), **{**given, **options})
     if ttl is not None:
@@ -136,7 +137,9 @@ def _place(parts: SplitResult, scheme: str, rest: list[tuple[str, str]]) -> tupl
         raise ConfigurationError(f"the host of the {scheme}:// URL is missing")
     if scheme == "memcached" and "," in parts.netloc:
         return ([server for server in parts.netloc.split(",") if server],)
-    return (parts._replace(query=urlencode(rest)).geturl(),)
+    query = f"?{urlencode(rest)}" if rest else ""
+    place = f"{scheme}://{parts.netloc}{parts.path}{query}"  # `geturl` makes unix:/path
+    return (place + (f"#{parts.fragment}" if parts.fragment else ""),)
 
 
 def _read_query(
@@ -167,7 +170,7 @@ def _read(name: str, text: str, read: Callable[[str], Any]) -> Any:
     try:
         return read(text)
     except ValueError as error:
-        shown = "…" if name == "secret" else text
+        shown = "…" if name in ("password", "secret") else text
         raise ConfigurationError(f"the option {name}={shown} of the URL: {error}") from error
 
 
@@ -176,11 +179,11 @@ def _meant(name: str, known: set[str]) -> str:
     return f" Did you mean {nearest}?" if nearest else ""
 
 
-def _parameters(cls: Factory) -> set[str]:
+def _parameters(cls: Factory, *, has_place: bool) -> set[str]:
     """Return the names of the options of a storage's class, those for its packing among them."""
-    parameters = inspect.signature(cls).parameters.values()
-    names = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
-    names |= {"maxsize", "maxbytes"}.intersection(each.name for each in parameters)
+    parameters = list(inspect.signature(cls).parameters.values())
+    options = parameters[1:] if has_place else parameters
+    names = {each.name for each in options if each.kind is not each.VAR_KEYWORD}
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         from gecaso.packing import Packer  # much to import, and not every storage packs
 
@@ -232,9 +235,10 @@ READERS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         **dict.fromkeys(("ttl", "timeout", "connect_timeout", "resolve_every"), _duration),
         **dict.fromkeys(("maxsize", "pool_size", "wait_replicas"), _number),
-        **dict.fromkeys(("maxbytes", "max_bytes", "max_value_bytes"), _size),
+        **dict.fromkeys(("large", "maxbytes", "max_bytes", "max_value_bytes"), _size),
         **dict.fromkeys(("isolate", "verify_key", "read_from_replicas"), _truth),
         **dict.fromkeys(("namespace", "policy", "secret", "serializer", "table"), str),
+        **dict.fromkeys(("listen_url", "password", "username"), str),
         "compress": _compress,
     }
 )
