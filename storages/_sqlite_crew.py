@@ -13,6 +13,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -53,6 +54,7 @@ class Crew:
         self.reports: dict[object, Report] = {}  # of each user
         self._pid = os.getpid()
         self._held: list[Hand] = []
+        self._departed: deque[object] = deque()
         self._lock = threading.Lock()
         self._reads: SimpleQueue[Reading | None] = SimpleQueue()
         self._readers = 0
@@ -96,7 +98,7 @@ class Crew:
         with self._lock:
             if self._writer is None:
                 self._writer = writer = Writer(
-                    self._new_hand(), self.clock, self.files, self.ears.tell
+                    self._new_hand(), self.clock, self.files, self.ears.tell, self._is_left
                 )
                 self._start(writer.serve)
             return self._writer
@@ -131,7 +133,9 @@ class Crew:
         while True:
             reading = self._reads.get()
             if reading is None:
-                break
+                if self._is_left():
+                    break
+                continue
             reading.read(hand)
             del reading  # and what it holds, while this thread waits
         with hand.lock:
@@ -161,6 +165,23 @@ class Crew:
             self._check_end()
         return True
 
+    def depart(self, user: object) -> None:
+        """Forget a user soon: for finalizers, which run anywhere, and so must not wait for locks.
+
+        One of the threads does it; what has none has nothing to end.
+        """
+        self._departed.append(user)
+        if self._readers:
+            self._reads.put(None)
+        elif self._writer is not None:
+            self._writer.stop()
+
+    def _is_left(self) -> bool:
+        """Forget who has departed; return whether that was the last user."""
+        while self._departed:
+            self.leave(self._departed.popleft())
+        return self._is_over
+
     def join(self, timeout: float) -> None:
         """Wait for the threads to be gone, once they are `over`."""
         for thread in self._threads:
@@ -188,6 +209,9 @@ def crew_of(path: str, clock: Clock, user: object, report: Report) -> Crew:
 
     ``report(error)`` is called, in any thread, when a file was damaged and what it had is lost.
     """
+    crew = _crews.get(path)
+    if crew is not None:
+        crew._is_left()  # pyright: ignore[reportPrivateUsage] - this is how to join one
     with _crews_lock:
         crew = _crews.get(path)
         if crew is None:

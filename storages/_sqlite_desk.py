@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from gecaso.entry import Entry
+from gecaso.errors import StorageError
 
 from ._batch import Batch, Calls, Item, Reply, fail, settle
 from ._sqlite_crew import PATIENCE, Crew
@@ -129,7 +130,7 @@ class Desk:
         self.works: Batch[Work, Any] = Batch(self._write)
         self._holders: Batch[bytes, Holder | None] = Batch(self._ask_holders)
         # A storage that is dropped without being closed takes its threads along.
-        weakref.finalize(self, crew.leave, self._user).atexit = False
+        weakref.finalize(self, crew.depart, self._user).atexit = False
 
     def __repr__(self) -> str:
         return f"<Desk for {self.crew!r}>"
@@ -156,11 +157,17 @@ class Desk:
         calls: Calls[Item, Any],
         run: Callable[[Link, Collection[Item]], Mapping[Item, Any]],
     ) -> None:
+        self._check_open()
         question = _Lookup(calls, self.crew.path, self._timeout, self._open)
         question.run = run
         self.crew.read(question)
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StorageError("the storage was closed during the operation")
+
     def _write(self, calls: Calls[Work, Any]) -> None:
+        self._check_open()
         self.crew.writer.put(_Works(calls, self.crew.path, self._timeout, self._open))
 
     def _look(self, calls: Calls[bytes, Entry | None]) -> None:
@@ -199,15 +206,15 @@ class Desk:
                 await asyncio.wait((heard,), timeout=min(pause, left, holder.until - now))
         finally:
             self._heard.discard(heard)
-            self.crew.ears.forget(name, heard)
+            self.crew.ears.forget(heard)
 
     # --- the end --------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Wait for what has been asked for, then for the threads if nobody else uses them."""
-        self._is_closed = True
         for batch in (self.lookups, self.works, self._holders):
             batch.flush()
+        self._is_closed = True
         for heard in self._heard:
             if not heard.done():
                 heard.set_result(None)

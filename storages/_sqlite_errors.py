@@ -30,23 +30,31 @@ class Moved(Exception):
     """Another file, or none, is where the one that is open was."""
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0)  # those of the module itself have none
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Return whether somebody else is at it, and waiting helps."""
     return _code(error) & 0xFF in (BUSY, LOCKED, PROTOCOL)
 
 
-def is_moved(error: sqlite3.Error) -> bool:
+def is_moved(error: Exception) -> bool:
     return _code(error) == READONLY_DBMOVED
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether the file is damaged. Our statements are right: an ERROR is a wrong schema."""
+def is_damage(error: Exception) -> bool:
+    """Return whether the file is damaged.
+
+    Our statements are right, so that an ERROR is a wrong schema; and our text is ASCII, so that
+    what cannot be decoded is a message of SQLite's with a piece of a damaged schema in it.
+    """
     code = _code(error)
-    return code & 0xFF in (ERROR, CORRUPT, FORMAT, NOTADB) or code == SHORT_READ
+    return (
+        isinstance(error, UnicodeDecodeError)
+        or code & 0xFF in (ERROR, CORRUPT, FORMAT, NOTADB)
+        or code == SHORT_READ
+    )
 
 
 def timed_out(path: str, timeout: float) -> StorageTimeout:

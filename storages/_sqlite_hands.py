@@ -96,7 +96,7 @@ class Hand:
         except (Moved, OSError):
             self.close()
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if is_busy(error):
                 raise
             self.close()

@@ -49,7 +49,7 @@ def entries(
 
 def holders(link: Link, names: Collection[bytes]) -> dict[bytes, Holder]:
     """Return who has the leases of these names."""
-    return {name: Holder(*holder) for name, *holder in _select(link, HOLDERS, names)}
+    return {name: Holder(token, until) for name, token, until in _select(link, HOLDERS, names)}
 
 
 def _select(link: Link, statements: Mapping[int, str], names: Collection[bytes]) -> list[Any]:

@@ -7,8 +7,8 @@ import fcntl
 import glob
 import logging
 import os
-import time
 from collections.abc import Generator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,7 @@ def set_aside(path: str, damaged: Identity | None, reason: object) -> str | None
             return None
         if damaged != (there.st_dev, there.st_ino):
             return None
-        aside = _free_name(path)
+        aside = f"{path}.damaged-{datetime.now():%Y%m%d-%H%M%S-%f}"
         # The log goes first: SQLite must never find it beside another database.
         for part in ("-wal", ""):
             with contextlib.suppress(FileNotFoundError):
@@ -54,12 +54,6 @@ def _alone(folder: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _free_name(path: str) -> str:
-    start = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (start, *(f"{start}-{number}" for number in range(2, 100)))
-    return next((name for name in names if not os.path.lexists(name)), f"{start}-{os.getpid()}")
 
 
 def _forget_oldest(path: str) -> None:

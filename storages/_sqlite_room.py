@@ -14,7 +14,8 @@ __all__ = ["bury", "is_due", "is_used", "make_room", "touch"]
 TOUCH: Final = "UPDATE entries SET used = ? WHERE name = ? AND used < ?"
 TOTAL: Final = "SELECT bytes FROM totals"
 OLDEST: Final = "SELECT id, size FROM entries ORDER BY used, id LIMIT 100"
-DEAD: Final = "SELECT 1 FROM entries WHERE dead_after <= ? AND dead_after < 9e999 LIMIT 1"
+DEAD: Final = """SELECT EXISTS (SELECT 1 FROM leases WHERE until <= ?1) OR
+    EXISTS (SELECT 1 FROM entries WHERE dead_after <= ?1 AND dead_after < 9e999)"""
 BURY: Final = """DELETE FROM entries WHERE id IN (
     SELECT id FROM entries WHERE dead_after <= ? AND dead_after < 9e999 LIMIT ?)"""
 BURY_LEASES: Final = "DELETE FROM leases WHERE until <= ?"
@@ -41,8 +42,9 @@ def make_room(db: sqlite3.Connection, maxbytes: int) -> None:
 
 
 def is_due(db: sqlite3.Connection, now: float) -> bool:
-    """Return whether any entry is dead."""
-    return db.execute(DEAD, (now,)).fetchone() is not None
+    """Return whether any entry is dead, or a lease has run out."""
+    (due,) = db.execute(DEAD, (now,)).fetchone()
+    return bool(due)
 
 
 def bury(db: sqlite3.Connection, now: float, most: int) -> int:

@@ -61,6 +61,9 @@ SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
+STATE: Final = """SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+    FROM pragma_application_id, pragma_user_version"""
+TABLES: Final = frozenset(each for each in SCHEMA if each.startswith("CREATE"))
 
 Identity = tuple[int, int]
 
@@ -97,7 +100,7 @@ class Link:
             self._prepare(clock)
         except BaseException as error:
             self.close()
-            if isinstance(error, sqlite3.Error) and is_damage(error):
+            if isinstance(error, Exception) and is_damage(error):
                 raise Damaged(str(error), self.identity) from error
             raise
 
@@ -137,6 +140,7 @@ class Link:
         db.text_factory = _text
         is_new = self._is_new()
         if is_new:
+            db.execute("PRAGMA synchronous = OFF")  # there is nothing to lose yet
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         if self.value("PRAGMA journal_mode") != "wal" and (
             self.value("PRAGMA journal_mode = WAL") != "wal"
@@ -145,21 +149,21 @@ class Link:
                 f"{self._path} cannot have a write-ahead log, which needs memory that processes "
                 "share: put it on a disk of this machine, not on a network filesystem"
             )
-        # A crash of the machine may lose what was written last, and breaks nothing.
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
-        db.execute("PRAGMA temp_store = MEMORY")
         if is_new:
             with self.transaction():
                 if self._is_new():
                     for statement in SCHEMA:
                         db.execute(statement)
+        # A crash of the machine may lose what was written last, and breaks nothing.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
+        db.execute("PRAGMA temp_store = MEMORY")
         self._meet_clock(clock)
 
     def _is_new(self) -> bool:
         """Return whether there is nothing in the file yet; refuse what is not ours."""
-        application = self.value("PRAGMA application_id")
-        version = self.value("PRAGMA user_version")
+        # One statement, one state of the file: another process may be about to make the tables.
+        application, version, count = self.db.execute(STATE).fetchone()
         if application == APPLICATION:
             if version > VERSION:
                 raise StorageError(
@@ -169,8 +173,11 @@ class Link:
             if version < VERSION:
                 reason = f"it has the tables of version {version}, not {VERSION}"
                 raise Damaged(reason, self.identity)
+            there = {row[0] for row in self.db.execute("SELECT sql FROM sqlite_master")}
+            if not there.issuperset(TABLES):
+                raise Damaged("its tables are not those of gecaso", self.identity)
             return False
-        if self.value("SELECT count(*) FROM sqlite_master"):
+        if count:
             raise StorageError(
                 f"{self._path} is a database of something else: give the storage a path of its own"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -46,15 +46,24 @@ class Writing(Protocol):
 
 
 class Writer:
-    """Runs works in the order in which they come; ``tell(names)`` says which leases may be over."""
+    """Runs works in the order in which they come.
+
+    ``tell(names)`` says which leases may be over; ``is_left()`` whether to end.
+    """
 
     def __init__(
-        self, hand: Hand, clock: Clock, files: Files, tell: Callable[[Iterable[bytes]], None]
+        self,
+        hand: Hand,
+        clock: Clock,
+        files: Files,
+        tell: Callable[[Container[bytes]], None],
+        is_left: Callable[[], bool],
     ) -> None:
         self._hand = hand
         self._clock = clock
         self._files = files
         self._tell = tell
+        self._is_left = is_left
         self._queue: SimpleQueue[Writing | None] = SimpleQueue()
         self._touched: dict[bytes, float] = {}
         self._housework = 0.0
@@ -69,7 +78,7 @@ class Writer:
         self._queue.put(writing)
 
     def stop(self) -> None:
-        """Let the thread end when it has done what waits."""
+        """Have the thread see whether to end, when it has done what waits."""
         self._queue.put(None)
 
     def touch(self, names: Iterable[bytes], now: float) -> None:
@@ -114,7 +123,7 @@ class Writer:
                 first = self._queue.get_nowait()
             except Empty:
                 return group
-        self._is_over = True
+        self._is_over = self._is_left()
         return group
 
     def _write(self, group: Sequence[Writing]) -> None:
@@ -143,7 +152,7 @@ class Writer:
             return
         if self._has_garbage:
             self._quietly(self._take_out_garbage)
-        self._tell([name for work in works for name in work.ends])
+        self._tell({name for work in works for name in work.ends})
         for each in group:
             each.settle({work: self._finish(work, results[work]) for work in each.works})
 
@@ -206,7 +215,9 @@ class Writer:
                 self._housework = 0.0  # there are more; but first come those who wait
         self._take_out_garbage(link)
         if link.value("PRAGMA freelist_count") > SPARE_PAGES:
-            link.db.execute(f"PRAGMA incremental_vacuum({SPARE_PAGES})").fetchall()
+            # `execute` would stop after the first page: it takes the pragma for a statement
+            # without rows.
+            link.db.executescript(f"PRAGMA incremental_vacuum({SPARE_PAGES})")
         if time.monotonic() >= self._sweep:
             self._sweep = time.monotonic() + SWEEP_EVERY
             self._files.sweep(lambda name: is_used(link.db, name))
