@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 __all__ = ["OK", "Failure", "Push", "Reply", "Several", "Status", "Verbatim", "encoded"]
 
@@ -43,13 +43,18 @@ def encoded(reply: Reply, protocol: int = 2) -> bytes:
         return b":%d\r\n" % reply
     if isinstance(reply, Several):
         return b"".join([encoded(one, protocol) for one in reply])
-    if isinstance(reply, dict):
-        pairs = cast("dict[Any, Any]", reply)
-        flat: list[Any] = [part for pair in pairs.items() for part in pair]
-        mark, count = (b"%", len(pairs)) if protocol == 3 else (b"*", len(flat))
+    if not isinstance(reply, list):
+        flat: list[Any] = [part for pair in reply.items() for part in pair]
+        mark, count = (b"%", len(reply)) if protocol == 3 else (b"*", len(flat))
         return b"%b%d\r\n" % (mark, count) + b"".join([encoded(one, protocol) for one in flat])
     mark = b">" if protocol == 3 and isinstance(reply, Push) else b"*"
-    return b"%b%d\r\n" % (mark, len(reply)) + b"".join([encoded(one, protocol) for one in reply])
+    parts = [encoded(one, protocol) for one in _parts(reply)]
+    return b"%b%d\r\n" % (mark, len(parts)) + b"".join(parts)
+
+
+def _parts(reply: Reply) -> list[Any]:
+    parts: list[Any] = reply
+    return parts
 
 
 def _text(reply: bytes, protocol: int) -> bytes:

@@ -57,7 +57,7 @@ class Side:
         if entry is None:
             return None
         is_fresh = storage.now() < entry.fresh_until
-        kind: type[Any] = type(entry.value)
+        kind = type(entry.value).__name__
         return self.versions[entry.version], kind, entry.value, entry.kind, is_fresh
 
     async def run(self, step: Step) -> object:

@@ -156,7 +156,7 @@ def _parsed(data: bytes) -> list[Any]:
 
 def _channels(told: list[Any]) -> tuple[list[Any], list[Any]]:
     """Return what was told of channels: their names, sorted, and the numbers of those left."""
-    notes = [tuple(cast("list[Any]", one)) for one in told if isinstance(one, list)]
+    notes = [tuple(one) for one in told if not isinstance(one, bytes)]
     return sorted(note[:2] for note in notes), [note[2:] for note in notes]
 
 
