@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "Unpack", "answer"]
 
+LOOKS_EVERY = 0.12  # seconds, about: how often a server looks whose WAIT has taken too long
+
 Unpack = Callable[[bytes, bytes, float], "Entry | None"]  # (name, data, now) -> the entry
 
 
@@ -140,8 +142,9 @@ class Lines:
 
     async def _call_surely(self, commands: Sequence[Command]) -> list[Reply]:
         wanted, line = self._wait_replicas, self.slow_line
-        # Half of the time, so that it is the server that gives up, and the connection stays.
-        waiting = (b"WAIT", wanted, max(1, int(self.dial.timeout * 500)))
+        # It is the server that should give up, so that the connection stays.
+        patience = max(0.001, self.dial.timeout - LOOKS_EVERY)
+        waiting = (b"WAIT", wanted, int(patience * 1000))
         *replies, reached = await line.call(*commands, waiting)
         if not isinstance(reached, int):
             raise reached if isinstance(reached, StorageError) else strange(reached)
