@@ -38,7 +38,7 @@ def read(path: Path) -> Trace:
     return trace
 
 
-# --- synthetic ones: every key is below 2**32, and the same seed gives the same trace ---------------
+# --- synthetic ones: the same seed gives the same trace -------------------------------------------
 
 
 def _popular(random: Random, keys: int, skew: float) -> Callable[[], int]:

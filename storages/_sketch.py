@@ -33,9 +33,9 @@ class Sketch:
 
     def __init__(self, most: int | None = None) -> None:
         target = _length(most) if most is not None else LEAST
-        # By doubling an odd number it comes to its full length, and what it has counted keeps
-        # its place: a hash modulo 2n is the same modulo n.
-        doublings = max(0, target.bit_length() - LEAST.bit_length())
+        # By doubling an odd number it comes to its full length, and what it has counted is found
+        # there: a hash modulo 2n is the same modulo n. (So is what it has not; that is halved away.)
+        doublings = max(0, target.bit_length() - CHEAP.bit_length())
         self._length = (target >> doublings) | 1
         self._counts = bytearray(self._length)
         self._entries = 1
