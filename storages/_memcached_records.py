@@ -136,10 +136,11 @@ class ServerClock:
 
     ROUGHNESS: Final = 3.0
 
-    __slots__ = ("_has_agreed", "offset")
+    __slots__ = ("_has_agreed", "is_known", "offset")
 
     def __init__(self) -> None:
         self._has_agreed = False
+        self.is_known = False
         self.offset = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -149,6 +150,7 @@ class ServerClock:
     def measure(self, told: int, *, alone: bool = True) -> None:
         """Take note of what a server said a moment ago; one of several cannot outvote the rest."""
         own = time.time()
+        self.is_known = True
         # It counts from whole seconds at its start, once a second: it shows 1 s ahead at most
         # and 3 s behind.
         agrees = -self.ROUGHNESS <= told - own <= 1.0

@@ -24,7 +24,7 @@ from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
 
 from ._memcached_client import Connections
-from ._memcached_here import Here, Outcomes
+from ._memcached_here import IN_ONE_GO, Here, Outcomes
 from ._memcached_leases import Leasing, TimedLease
 from ._memcached_link import Link
 from ._memcached_ops import Operations
@@ -144,7 +144,7 @@ class MemcachedStorage(EntryStorage):
     # --- reading ------------------------------------------------------------------------------
 
     def lookup(self, key: Key) -> Awaitable[Entry | None]:
-        return self._here.get().lookups.add(self._name(key))
+        return self._here.get().lookup(self._name(key))
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         """Return what is stored; what is on a server that is out of reach is absent too.
@@ -247,7 +247,7 @@ class MemcachedStorage(EntryStorage):
     ) -> set[Key]:
         names = self._named(entries)
         shift = await self._know_the_time() if names else 0.0
-        if shift:
+        if abs(shift) > ServerClock.ROUGHNESS / 2:  # otherwise this machine's clock was right
             entries = {key: _shifted(entry, shift) for key, entry in entries.items()}
         if expect is not None:
             swap = partial(self._operations.swap, entries, expect)
@@ -255,11 +255,15 @@ class MemcachedStorage(EntryStorage):
         if self._pool.is_settling:
             await self.discard(names)  # where the keys were, too
         put = partial(self._operations.put, entries)
-        return _union((await self._run(names, put, urgent=True)).all())
+        return _union((await self._run(names, put, urgent=True, at_once=IN_ONE_GO)).all())
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
-        work = self._operations.expire if keep_stale else self._operations.discard
-        (await self._run(self._named(keys), work, urgent=True, everywhere=True)).all()
+        names, how = self._named(keys), {"urgent": True, "everywhere": True}
+        if keep_stale:
+            outcomes = await self._run(names, self._operations.expire, **how)
+        else:
+            outcomes = await self._run(names, self._operations.discard, at_once=IN_ONE_GO, **how)
+        outcomes.all()
 
     async def evict(self, keys: Iterable[Key]) -> None:
         (await self._run(self._named(keys), self._operations.evict)).some()
