@@ -202,7 +202,9 @@ class Truth:
 class Process:
     """What stands for one process: a storage object, a cache and a function of its own."""
 
-    def __init__(self, storage: Storage, truth: Truth, **policy: Any) -> None:
+    def __init__(
+        self, storage: Storage, truth: Truth, *, key: Any = "thing:{i}", **policy: Any
+    ) -> None:
         self.storage = storage
         self.truth = truth
         policy.setdefault("ttl", 60)
@@ -211,7 +213,7 @@ class Process:
         async def thing(i: int) -> str:
             return await truth.load(i)
 
-        self.thing = self.cache.cached(key="thing:{i}")(thing)
+        self.thing = self.cache.cached(key=key)(thing)
 
     async def joined(self, times: int) -> None:
         """Wait until that many callers have joined another's load."""
