@@ -162,9 +162,9 @@ class RedisStorage(EntryStorage):
         replies: list[Reply] = []
         async with contextlib.aclosing(ahead(asking)) as rounds:
             async for some in rounds:
-                asked = keys[len(replies) : len(replies) + len(some)]
+                now, asked = self.now(), keys[len(replies) : len(replies) + len(some)]
                 for key, data in zip(asked, some, strict=True):
-                    if is_data(data) and (entry := self._entry(self._name(key), data)) is not None:
+                    if type(data) is bytes and (entry := self._unpack(self._name(key), data, now)):
                         found[key] = entry
                 replies += some
         partly(replies, is_data)

@@ -35,8 +35,8 @@ NETWORK = (
     Mutant(
         "a lease that is out is taken (Redis)",
         SCRIPTS,
-        '(b"SET", lease, token, b"NX", b"PX", milliseconds(seconds)),',
-        '(b"SET", lease, token, b"PX", milliseconds(seconds)),',
+        '(b"SET", lease, token, b"NX", b"PX", milliseconds(seconds))',
+        '(b"SET", lease, token, b"PX", milliseconds(seconds))',
         REDIS,
     ),
     Mutant(
@@ -70,9 +70,44 @@ NETWORK = (
     Mutant(
         "clear passes once (Redis)",
         "storages/redis.py",
-        "for _ in range(2):\n            await self._clear_pass()",
-        "for _ in range(1):\n            await self._clear_pass()",
+        "for _ in range(2):\n            for lines in hub.nodes()",
+        "for _ in range(1):\n            for lines in hub.nodes()",
         REDIS,
+    ),
+    Mutant(
+        "an invalidation leaves the lease where a slot is being moved (Redis Cluster)",
+        SCRIPTS,
+        'return ((b"DEL", lease), (b"UNLINK", value)',
+        'return ((b"UNLINK", value)',
+        ("tests/storages/test_redis_cluster.py",),
+    ),
+    Mutant(
+        "trouble of one node is that of the whole cluster (Redis Cluster)",
+        "storages/_redis_topology.py",
+        "node.server.part = node.dial.where if len(nodes) > 1 else None",
+        "node.server.part = None",
+        ("tests/storages/test_redis_cluster.py",),
+    ),
+    Mutant(
+        "nobody asks whether it is the master (Redis with Sentinel)",
+        "storages/_redis_wire.py",
+        'if isinstance(reply, list) and reply[:1] != [b"master"]:',
+        "if False:",
+        ("tests/storages/test_redis_sentinel.py",),
+    ),
+    Mutant(
+        "an invalidation counts before the replicas have it (Redis)",
+        "storages/_redis_lines.py",
+        "if reached < wanted:",
+        "if False:",
+        ("tests/storages/test_redis_replicas.py",),
+    ),
+    Mutant(
+        "what may have been missed is not told (Redis)",
+        "storages/_redis_changes.py",
+        "                self._hear(Gap())",
+        "                pass",
+        ("tests/storages/test_redis_changes.py",),
     ),
     Mutant(
         "a lookup is shared after it was sent",

@@ -211,7 +211,8 @@ async def test_clearing_misses_no_value_committed_while_it_looks(
             for lease in loading.values()
             if isinstance(lease, Lease)
         }
-        call, committed = here._call, set[Key]()  # pyright: ignore[reportPrivateUsage] - between two pages
+        lines = here._hub.get()  # pyright: ignore[reportPrivateUsage] - between two pages
+        call, committed = lines.call, set[Key]()
 
         async def call_and_commit(*args: Any, **options: Any) -> Any:
             replies = await call(*args, **options)
@@ -219,7 +220,7 @@ async def test_clearing_misses_no_value_committed_while_it_looks(
                 committed.update(await there.commit(entries))
             return replies
 
-        monkeypatch.setattr(here, "_call", call_and_commit)
+        monkeypatch.setattr(lines, "call", call_and_commit)
         await here.clear()
         assert len(committed) > 200
         assert await there.fetch(committed) == {}
