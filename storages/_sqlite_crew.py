@@ -92,7 +92,7 @@ class Crew:
     def _start_reader(self) -> None:
         with self._lock:
             self._readers += 1
-            self._start(self._serve, self._new_hand())
+            self._start("reader", self._serve, self._new_hand())
 
     def _start_writer(self) -> Writer:
         with self._lock:
@@ -100,7 +100,7 @@ class Crew:
                 self._writer = writer = Writer(
                     self._new_hand(), self.clock, self.files, self.ears.tell, self._is_left
                 )
-                self._start(writer.serve)
+                self._start("writer", writer.serve)
             return self._writer
 
     def _new_hand(self) -> Hand:
@@ -108,11 +108,11 @@ class Crew:
         self._hands.append(hand)
         return hand
 
-    def _start(self, target: Callable[..., None], *args: object) -> None:
+    def _start(self, name: str, target: Callable[..., None], *args: object) -> None:
         # A daemon, because the interpreter joins all others before it runs the atexit hook below.
         self._alive += 1
         thread = threading.Thread(
-            target=self._live, args=(target, *args), name="gecaso sqlite", daemon=True
+            target=self._live, args=(target, *args), name=f"gecaso sqlite {name}", daemon=True
         )
         self._threads.append(thread)
         thread.start()

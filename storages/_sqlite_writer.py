@@ -93,9 +93,7 @@ class Writer:
     def serve(self) -> None:
         try:
             while not self._is_over:
-                group = self._next_group()
-                if group:
-                    self._write(group)
+                self._write(self._next_group())  # no name here keeps alive what has been written
                 if time.monotonic() >= self._housework:
                     self._keep_house()
             self._write_touched()

@@ -43,7 +43,7 @@ def files(path: Path) -> list[Path]:
 
 
 def threads() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "gecaso sqlite"]
+    return [one for one in threading.enumerate() if one.name.startswith("gecaso sqlite")]
 
 
 async def until(done: Callable[[], object], seconds: float = 10.0) -> None:
