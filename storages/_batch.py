@@ -79,7 +79,7 @@ class Batch(Generic[Item, Reply]):
         if not calls:
             return
         self._calls = {}
-        for part in self._parts(calls):
+        for part in self._parts(calls) if len(calls) > 1 else (calls,):
             try:
                 self._send(part)
             except Exception as error:  # noqa: BLE001 - it is raised in those who wait

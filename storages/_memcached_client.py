@@ -90,7 +90,9 @@ class Connections:
         client = cls(**options)
         try:
             for _ in range(size):
-                client.lines.append(await dial.connect(timeout))
+                line = await dial.connect(timeout)
+                client.lines.append(line)
+                line.on_end = client.lose
         except BaseException:
             client.lose(ConnectionAbortedError("the connections were given up"))
             raise
@@ -98,15 +100,14 @@ class Connections:
 
     @property
     def is_usable(self) -> bool:
-        return self.lost is None and all(line.is_usable for line in self.lines)
+        return self.lost is None
 
     def line(self) -> Line:
         """Return the connection that has the least to do."""
-        if not self.is_usable:
-            broken = [line.broken for line in self.lines if line.broken is not None]
-            reason = self.lost or (broken[0] if broken else None)
-            raise ConnectionResetError("the connection was lost") from reason
-        return min(self.lines, key=_load)
+        if self.lost is not None:
+            raise ConnectionResetError("the connection was lost") from self.lost
+        first = self.lines[0]
+        return first if first.is_idle else min(self.lines, key=_load)
 
     def lose(self, error: Exception) -> None:
         """Close every connection at once; who waits for a reply gets the error."""

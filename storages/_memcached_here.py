@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +23,15 @@ from ._memcached_pool import Pool, View
 from ._memcached_server import Server
 from ._memcached_wire import Found
 
-__all__ = ["Here", "Outcomes"]
+__all__ = ["IN_ONE_GO", "Here", "Outcomes"]
 
 logger = logging.getLogger("gecaso")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-AT_ONCE = 1000  # keys in one operation on one server, which has its own time
+AT_ONCE = 200  # keys in one operation on one server, which has its own time
+IN_ONE_GO = 1000  # the same, where all of them are one or two commands
 MOST = 500  # names in one command
 HEAVIEST = 64 * 1024  # bytes of names in one command
 
@@ -69,9 +71,11 @@ class Here:
         self._asking: asyncio.Task[None] | None = None
         self._seen: View | None = None
         self._is_closed = False
-        self.lookups: Batch[bytes, Entry | None] = Batch(
+        self._lookups: Batch[bytes, Entry | None] = Batch(
             self._send, most=MOST, weigh=len, heaviest=HEAVIEST
         )
+        self._under_way = 0
+        self._was_alone = False
 
     def __repr__(self) -> str:
         return f"<Here: {list(self._links.values())}>"
@@ -147,13 +151,15 @@ class Here:
         *,
         urgent: bool = False,
         everywhere: bool = False,
+        at_once: int = AT_ONCE,
         started: Callable[[list[Job], Link, asyncio.Task[Result]], None] | None = None,
     ) -> Outcomes[Job, Result]:
         """Run ``work(jobs, client)`` on each server, for the jobs whose names are its own.
 
         What is ``urgent`` is tried on servers that are left alone, too; what goes ``everywhere``
-        also where other processes may still look for a key that has moved. ``started`` is told of
-        each task; no task is cancelled with us.
+        also where other processes may still look for a key that has moved. Of more jobs than
+        ``at_once`` the rest wait for their turn. ``started`` is told of each task; no task is
+        cancelled with us.
         """
         view = self.view() or await self.ready()
         if view.only is not None and not (everywhere and view.has_moved):
@@ -165,7 +171,7 @@ class Here:
             later: dict[Server, list[Job]] = {}
             tasks: dict[Server, tuple[list[Job], asyncio.Task[Result]]] = {}
             for server, wanted in groups.items():
-                some, rest = wanted[:AT_ONCE], wanted[AT_ONCE:]
+                some, rest = wanted[:at_once], wanted[at_once:]
                 if not self._is_to_be_asked(server, view, urgent=urgent):
                     if server in view.servers.values():
                         outcomes.failures.append((wanted, server.left_alone()))
@@ -213,6 +219,18 @@ class Here:
 
     # --- lookups --------------------------------------------------------------------------------
 
+    def lookup(self, name: bytes) -> Future[Entry | None]:
+        """Return a future of the entry under a name; lookups of one tick share a command.
+
+        But where one caller asks after the other, nobody joins him by the end of the tick, and
+        waiting for it would take as long as the rest of a hit: the first is sent at once.
+        """
+        if not self._was_alone or self._under_way or self._lookups:
+            return self._lookups.add(name)
+        future: Future[Entry | None] = self._loop.create_future()
+        self._send({name: [future]})
+        return future
+
     def _send(self, calls: Calls[bytes, Entry | None]) -> None:
         view = self.view()
         if view is None:
@@ -251,7 +269,18 @@ class Here:
                 link.probe()
             fail(calls, server.left_alone())
             return
-        link.look(list(calls), partial(self._answer, link, calls))
+        self._was_alone = len(calls) == 1
+        self._under_way += 1
+        link.look(calls, partial(self._answer_first, link, calls))
+
+    def _answer_first(
+        self,
+        link: Link,
+        calls: Calls[bytes, Entry | None],
+        outcome: dict[bytes, Found] | Exception,
+    ) -> None:
+        self._under_way -= 1
+        self._answer(link, calls, outcome)
 
     def _answer(
         self,
@@ -309,7 +338,7 @@ class Here:
             await link.aclose()
         if tasks:
             await asyncio.wait(tasks)
-        self.lookups.flush()
+        self._lookups.flush()
 
     def abandon(self) -> None:
         for link in self._links.values():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -56,11 +56,6 @@ class Link:
     def is_connected(self) -> bool:
         return self._client is not None and self._client.is_usable
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._tasks
-
     # --- operations -----------------------------------------------------------------------------
 
     def start(self, work: Callable[[Connections], Awaitable[T]]) -> asyncio.Task[T]:
@@ -73,10 +68,10 @@ class Link:
         await asyncio.wait((task,))
         return task.result()
 
-    def look(self, names: Sequence[bytes], done: Looked) -> None:
+    def look(self, names: Collection[bytes], done: Looked) -> None:
         """Read values; ``done`` gets them, or the `StorageError` that came in their place."""
         client = self._client
-        if client is None or not client.is_usable:
+        if client is None or client.lost is not None:
             task = self.start(partial(Connections.look, names=names))
             task.add_done_callback(partial(_tell, done))
             return
@@ -89,7 +84,7 @@ class Link:
             done(outcome)
 
         command = b"get %b\r\n" % b" ".join(names)
-        client.line().ask(command, Values(frozenset(names), answer), at_once=True)
+        client.line().ask(command, Values(names, answer), at_once=True)
 
     def probe(self) -> None:
         """See in the background whether a server that is left alone is back."""

@@ -70,7 +70,10 @@ class Values(Ask):
     __slots__ = ("found", "names")
 
     def __init__(self, names: Container[bytes], done: Done) -> None:
-        super().__init__(done)
+        self.done = done  # as the class above has it: a hit has one of these
+        self.deadline = 0.0
+        self.is_complete = False
+        self.needs = 0
         self.names = names
         self.found: dict[bytes, Found] = {}
 
@@ -188,6 +191,7 @@ class Line(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
         self.broken: Exception | None = None
+        self.on_end: Callable[[Exception], object] | None = None
         self._writer = connection.writer  # collecting it would close the transport
         self._transport: asyncio.WriteTransport = connection.writer.transport
         self._outbox = Outbox(self._write)
@@ -202,16 +206,16 @@ class Line(asyncio.Protocol):
         return f"<Line, {'broken' if self.broken else 'open'}, {len(self._asks)} commands>"
 
     @property
-    def is_usable(self) -> bool:
-        return self.broken is None and not self._transport.is_closing()
-
-    @property
     def load(self) -> int:
         """How many commands wait for their replies; fewer than none while some are to be written.
 
         So what is asked in one tick goes over one connection, and in one piece.
         """
         return -1 if self._outbox else len(self._asks)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._asks
 
     def hurry(self, timeout: float) -> None:
         """Connecting is over: what is asked from now on has no longer than that."""
@@ -227,7 +231,10 @@ class Line(asyncio.Protocol):
             return
         ask.deadline = self.loop.time() + self.timeout
         self._asks.append(ask)
-        self._outbox.add(data, at_once=at_once)
+        if at_once and not self._outbox:
+            self._transport.write(data)
+        else:
+            self._outbox.add(data, at_once=at_once)
         if self._watch is None:
             self._look_until(ask.deadline)
 
@@ -323,6 +330,8 @@ class Line(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
         asks, self._asks = self._asks, deque()
+        if self.on_end is not None:
+            self.on_end(error)
         for ask in asks:
             ask.done(error)
 

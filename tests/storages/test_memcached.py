@@ -161,6 +161,30 @@ async def test_lookups_of_one_tick_share_one_command(
     assert len(asked[0].split()) == 1 + 101
 
 
+async def test_one_caller_after_the_other_need_not_wait_for_the_end_of_the_tick(
+    storage: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.set_many({n: n for n in range(100)})
+    for n in range(3):
+        assert await storage.get(n) == n
+    asked: list[int] = []
+    original = Line.ask
+
+    def counted(self: Line, data: bytes, ask: Ask, **how: Any) -> None:
+        asked.append(len(data.split()) - 1)
+        original(self, data, ask, **how)
+
+    monkeypatch.setattr(Line, "ask", counted)
+    first = storage.lookup(as_key(1))
+    assert asked == [1]  # at once
+    others = [storage.lookup(as_key(n)) for n in range(50)]
+    assert asked == [1]
+    await asyncio.gather(first, *others)
+    assert asked == [1, 50]  # who comes while it is under way waits for those of his tick
+    await asyncio.gather(*[storage.lookup(as_key(n)) for n in range(50)])
+    assert asked == [1, 50, 50]
+
+
 async def test_a_lookup_is_not_shared_once_it_was_sent(
     storage: MemcachedStorage, other: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
