@@ -32,8 +32,9 @@ class Entry:
     (``fresh_until`` is minus infinity): the path of a hit does not look at the kind.
     ``quick_until`` is when that path must ask `gecaso.freshness.judge`: at ``fresh_until``, or
     before if a refresh may be due by then. ``etag`` is what the load noted of the source's version.
-    ``home`` is where an in-process storage keeps it; nobody else reads or writes that. ``hot`` is
-    set by every hit in this process; who makes room for others clears it.
+    ``proof`` is what `gecaso.verifying` keeps of the key. ``home`` is where an in-process storage
+    keeps it; nobody else reads or writes that. ``hot`` is set by every hit; who decides about
+    evictions clears it.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Entry:
         "hot",
         "kind",
         "params",
+        "proof",
         "quick_until",
         "tags",
         "value",
@@ -76,6 +78,7 @@ class Entry:
         self.version = version
         self.quick_until = fresh_until
         self.etag: str | None = None
+        self.proof = b""
         self.home: Any = None
         self.hot = False
 

@@ -22,6 +22,7 @@ from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
+from gecaso.verifying import verify
 
 from ._memcached_client import Connections
 from ._memcached_here import IN_ONE_GO, Here, Outcomes
@@ -122,6 +123,7 @@ class MemcachedStorage(EntryStorage):
         self._operations = Operations(keys, leasing, packer, max_value_bytes)
         self._name = self._operations.name
         self._here = PerLoop(lambda: Here(pool, leasing), Here.aclose, Here.abandon)
+        verify(self, packer)
 
     def __repr__(self) -> str:
         connections = sum(here.connections for here in self._here.resources())

@@ -18,6 +18,7 @@ from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
+from gecaso.verifying import verify
 
 from ._recency import check_bound
 from ._sqlite_clock import Clock
@@ -100,6 +101,7 @@ class SQLiteStorage(EntryStorage):
         self._prefix = wire_text(namespace).encode() + b"\0"
         self._clock = Clock()
         self._desks = PerLoop(self._make_desk, Desk.close, Desk.abandon)
+        verify(self, self.packer)
 
     def __repr__(self) -> str:
         crews = {desk.crew for desk in self._desks.resources()}

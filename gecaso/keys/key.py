@@ -14,7 +14,7 @@ from gecaso.keys.digests import blake2b, digest
 from gecaso.keys.owners import DIRECT, Owner
 from gecaso.keys.quoting import quote, quoting
 
-__all__ = ["Key", "as_key", "encoded", "prefixed_key"]
+__all__ = ["Key", "as_key", "encoded", "prefixed_key", "whole_key"]
 
 
 @final
@@ -111,6 +111,13 @@ def encoded(owner: Owner, typed: Any) -> bytes:
     if owner.arity != 1:
         return _joined(typed)
     return encode_typed(typed)
+
+
+def whole_key(key: Key) -> bytes:
+    """Return the canonical bytes of a key as a whole: no two keys have the same."""
+    if key.owner is DIRECT:
+        return encode_typed(key.typed)
+    return frame(key.owner.text.encode()) + encoded(key.owner, key.typed)
 
 
 def _joined(elements: tuple[Any, ...]) -> bytes:

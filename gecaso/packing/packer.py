@@ -14,6 +14,7 @@ from ormsgpack import unpackb
 
 from gecaso.entry import NOTHING, Entry, Kind
 from gecaso.errors import ConfigurationError, PackError, UnpackError, ValueTooLarge
+from gecaso.keys.key import Key, whole_key
 from gecaso.packing import compression
 from gecaso.packing.codec import READ_OPTION, Codec, unreadable
 from gecaso.packing.forms import FORMS
@@ -61,6 +62,7 @@ class Packer:
     ``dumps`` and ``loads``.
     ``compress``: True, False (or None), or from how many bytes on a payload is compressed.
     ``max_bytes``: the largest packed value, and the largest payload before compression.
+    ``verify_key``: in a storage, whether to keep the key beside the value, and check it.
 
     >>> from datetime import date
     >>> packer = Packer(secret="at least sixteen bytes of it")
@@ -81,12 +83,14 @@ class Packer:
         serializer: Serializer | Literal["msgpack", "json"] = "msgpack",
         compress: bool | int | None = True,
         max_bytes: int = MAX_BYTES,
+        verify_key: bool = False,
     ) -> None:
         if max_bytes < 1 or (compress is not False and compress is not None and compress < 1):
             raise ConfigurationError("max_bytes= and compress= are numbers of bytes, at least 1")
         self.max_bytes = max_bytes
         self._compress_from = _threshold(compress)
         self._signer = None if secret is None else Signer(secret)
+        self._keeps_keys = verify_key
         self._serializer = chosen(serializer, signed=secret is not None)
         self._format = _format(self._serializer)
         self._use(Codec(_known(types)))
@@ -96,6 +100,25 @@ class Packer:
         self._hook = codec.hook
         simple = self._signer is None and self._serializer is None
         self._expected = PLAIN_ENTRY if simple else -1
+
+    @property
+    def verifies(self) -> bool:
+        """Whether entries come with a proof of their key, see `gecaso.verifying`."""
+        return self._keeps_keys or self._signer is not None
+
+    def proof_of(self, key: Key) -> bytes:
+        """Return what to keep beside a value: its key, or a keyed digest of it."""
+        whole = whole_key(key)
+        if self._keeps_keys or self._signer is None:
+            return whole
+        return self._signer.sign(b"key", whole)
+
+    def proves(self, proof: bytes, key: Key) -> bool:
+        """Return whether a value with this proof is that of ``key``."""
+        whole = whole_key(key)
+        if proof == whole:
+            return True
+        return self._signer is not None and self._signer.accepts(proof, b"key", whole)
 
     @property
     def types(self) -> frozenset[type]:
@@ -143,6 +166,8 @@ class Packer:
             fields["params"] = dict(entry.params)
         if entry.etag is not None:
             fields["etag"] = entry.etag
+        if entry.proof:
+            fields["proof"] = entry.proof
         return self._seal(entry.value, ENTRY, entry_head(entry), fields, key)
 
     def unpack_entry(self, data: Buffer, *, key: bytes = b"") -> Entry:
@@ -165,6 +190,7 @@ class Packer:
             raise UnpackError("the data is a packed value, but not an entry")
         entry = Entry(value, *frame.times, *_described(fields), frame.version)
         entry.etag = _etag(fields)
+        entry.proof = _proof(fields)
         return entry
 
     def _seal(
@@ -290,6 +316,13 @@ def _etag(fields: Mapping[str, Any]) -> str | None:
     if not (etag is None or type(etag) is str):
         raise UnpackError("the data is damaged: its etag is no text")
     return etag
+
+
+def _proof(fields: Mapping[str, Any]) -> bytes:
+    proof = fields.get("proof", b"")
+    if type(proof) is not bytes:
+        raise UnpackError("the data is damaged: the proof of its key is no bytes")
+    return proof
 
 
 def _described(fields: Mapping[str, Any]) -> tuple[Kind, Mapping[str, bytes], Mapping[str, Any]]:
