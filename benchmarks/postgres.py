@@ -67,7 +67,13 @@ async def ours(server: PostgresServer) -> AsyncGenerator[Load]:
 
 async def hits(server: PostgresServer, rounds: int) -> list[Row]:
     works: list[tuple[str, Callable[[Load], Measurement], str, Peer, Target | None]] = [
-        (f"{CALLERS} concurrent callers", together, "bare asyncpg pool", bare_pool, Target("≥", 20)),
+        (
+            f"{CALLERS} concurrent callers",
+            together,
+            "bare asyncpg pool",
+            bare_pool,
+            Target("≥", 20),
+        ),
         ("one caller", alone, "bare asyncpg pool", bare_pool, Target("≥", 0.9)),
         ("one caller", alone, "bare asyncpg connection", bare_connection, None),
     ]

@@ -114,8 +114,8 @@ async def measure(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with ours(folder) as (f, save):
-            for peer, (open, for_hits, for_writes) in PEERS.items():
-                async with open(folder) as (other, save_other):
+            for peer, (opened, for_hits, for_writes) in PEERS.items():
+                async with opened(folder) as (other, save_other):
                     told = await compare(together(other), {"it": together(f)}, rounds=rounds)
                     rows.append(speed_row(hits, "gecaso", peer, told["it"], for_hits))
                     told = await compare(writing(save_other), {"it": writing(save)}, rounds=rounds)

@@ -16,7 +16,17 @@ from pathlib import Path
 from random import Random
 from types import MappingProxyType
 
-__all__ = ["SYNTHETIC", "Trace", "found_in", "loop", "scans", "sessions", "shifting", "zipf"]
+__all__ = [
+    "SYNTHETIC",
+    "Trace",
+    "found_in",
+    "loop",
+    "read",
+    "scans",
+    "sessions",
+    "shifting",
+    "zipf",
+]
 
 Trace = Sequence[int]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Iterator
 from math import inf
 
@@ -22,15 +21,14 @@ class ExpiryQueue:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Place]] = []
-        self._order = itertools.count()
+        self._heap: list[tuple[float, Place]] = []
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def add(self, place: Place, dead_after: float, live: int) -> None:
         """Take note of when an entry dies; ``live`` is the number of entries that there are."""
-        heapq.heappush(self._heap, (dead_after, next(self._order), place))
+        heapq.heappush(self._heap, (dead_after, place))
         if len(self._heap) > 2 * live + SLACK:
             self._compact()
 
@@ -39,7 +37,7 @@ class ExpiryQueue:
         heap = self._heap
         while heap and heap[0][0] <= now and most > 0:
             most -= 1
-            dead_after, _, place = heapq.heappop(heap)
+            dead_after, place = heapq.heappop(heap)
             entry = place.entry
             if entry is not None and entry.dead_after <= dead_after:
                 yield place
@@ -56,7 +54,7 @@ class ExpiryQueue:
         heapq.heapify(self._heap)
 
 
-def _is_current(item: tuple[float, int, Place]) -> bool:
-    dead_after, _, place = item
+def _is_current(item: tuple[float, Place]) -> bool:
+    dead_after, place = item
     entry = place.entry
     return entry is not None and entry.dead_after == dead_after

@@ -33,6 +33,9 @@ class Place:
     def __repr__(self) -> str:
         return f"<Place of {self.typed!r}: {self.entry!r}, weight {self.weight}>"
 
+    def __lt__(self, other: Place) -> bool:
+        return False  # which of two that die at once comes first is all the same
+
     @property
     def hot(self) -> bool:
         """Whether it was hit since this was set to False."""

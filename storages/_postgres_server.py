@@ -10,7 +10,7 @@ from gecaso.errors import StorageError
 
 from ._postgres_client import MADE_MEANWHILE, Connection, Prepared, Record, is_held
 from ._postgres_names import channel_of
-from ._postgres_statements import MEASURE, SHAPE, Statements, definition
+from ._postgres_statements import MEASURE, SHAPE, Statements, creation
 
 __all__ = ["Server", "Session"]
 
@@ -154,7 +154,7 @@ class Server:
                 self._statements = Statements(table, channel_of(table))
                 return
             try:
-                await session.connection.execute(definition(self.table))
+                await session.connection.execute(creation(self.table))
             except MADE_MEANWHILE:
                 continue
         raise StorageError(

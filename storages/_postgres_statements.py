@@ -20,9 +20,10 @@ Messages are sent by the statement that makes the change, so that they come and 
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
-__all__ = ["MEASURE", "SHAPE", "TOMBSTONE", "Statements", "definition"]
+__all__ = ["MEASURE", "SHAPE", "TOMBSTONE", "Statements", "creation", "definition"]
 
 TOMBSTONE: Final = 60.0
 """Seconds for which a row without a value stays, for the next load to write to.
@@ -79,6 +80,19 @@ def definition(table: str) -> str:
 ) WITH (fillfactor = 70);
 ALTER TABLE {table} ALTER COLUMN value SET STORAGE EXTERNAL;
 CREATE INDEX ON {table} (dead_after);"""
+
+
+def creation(table: str) -> str:
+    """Return the SQL that makes the table unless it is there, one process at a time.
+
+    Without the lock several would try, and all but one would leave an error in the server's log.
+    """
+    number = int.from_bytes(blake2b(table.encode(), digest_size=8).digest(), "big", signed=True)
+    body = (
+        f"BEGIN PERFORM pg_advisory_xact_lock({number}); "
+        f"IF to_regclass('{table}') IS NULL THEN {definition(table)} END IF; END"
+    ).replace("'", "''")
+    return f"DO '{body}'"
 
 
 class Statements:

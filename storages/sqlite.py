@@ -299,8 +299,8 @@ class SQLiteStorage(EntryStorage):
         await self._desks.aclose()
 
 
-def _checked(path: str | os.PathLike[str]) -> str:
-    name = os.fspath(path)
+def _checked(path: Any) -> str:
+    name: Any = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
         raise ConfigurationError(f"SQLiteStorage takes the path of a file, not {path!r}")
     if name.startswith((":memory:", "file:")):

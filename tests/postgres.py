@@ -198,6 +198,12 @@ class PgBouncer(Server):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         super().start()
 
+    def executable(self) -> str:
+        found = shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise MissingServer("pgbouncer is not installed: run scripts/setup")
+        return found
+
     @property
     def _ini(self) -> Path:
         return self.data / "pgbouncer.ini"

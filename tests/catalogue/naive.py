@@ -221,35 +221,42 @@ class Publishing(Near):
 
 
 class Old(Naive):
-    """Keeps the old value, to fall back on it, and loads the new one in the background."""
+    """Keeps the old value: to fall back on it, and to serve it while the new one is loaded."""
 
     def __init__(self, server: Server, load: Load) -> None:
         super().__init__(server, load)
-        self.background: asyncio.Task[None] | None = None
+        self.background: asyncio.Task[str] | None = None
 
     async def __call__(self, i: int) -> str:
+        found: str | None = await self.server.get(i)
+        if found is not None:
+            return found
         old: str | None = self.server.old.get(i)
-        if old is None:
-            value = self.server.old[i] = await self.load(i)
-            return value
         try:
-            value = self.server.old[i] = await self.load(i)
+            return await self._load(i)
         except LookupError:
-            self.server.old[i] = old  # which is better than nothing
+            if old is None:
+                raise
+            self.server.values[i] = old  # which is better than nothing, for a while
             return old
+
+    async def _load(self, i: int) -> str:
+        value = self.server.old[i] = self.server.values[i] = await self.load(i)
         return value
 
     async def behind(self, i: int) -> str:
-        """Return the old value, and refresh it in the background."""
-        self.background = asyncio.get_running_loop().create_task(self._refresh(i))
+        """Return the old value, and load the new one in the background."""
+        self.background = asyncio.get_running_loop().create_task(self._load(i))
         old: str = self.server.old[i]
         return old
 
-    async def _refresh(self, i: int) -> None:
-        self.server.old[i] = await self.load(i)
+    def grow_old(self, i: int) -> None:
+        """The time of the value is over."""
+        self.server.values.pop(i, None)
 
     async def invalidate(self, i: int) -> None:
         self.server.old.pop(i, None)
+        await super().invalidate(i)
 
 
 class Negative(Naive):

@@ -50,7 +50,7 @@ class World:
         self.history = History()
         self.version = 0
         self.seconds: float | None = None
-        self.fails = 0
+        self.is_missing = False
         self._loads = 0
         self.a: Any = make(self)
         self.b: Any = make(self)
@@ -60,11 +60,12 @@ class World:
         with self.history.load(i) as load:
             self._loads += 1
             value = f"version {self.version}, load {self._loads}"
-            if self.fails:
-                self.fails -= 1
-                raise LookupError(value)
-            load.returns(value)
+            is_missing = self.is_missing
+            if not is_missing:
+                load.returns(value)
             await asyncio.sleep(PAUSES[choose(3)] if self.seconds is None else self.seconds)
+            if is_missing:
+                raise LookupError(value)
             return value
 
     async def read(self, process: Any, i: int = 1) -> str | None:
@@ -183,10 +184,11 @@ async def _play(
 
 
 def found(mechanism: str | type[Naive], *actors: Actor, **how: Any) -> ScheduleFailed:
-    """Expect a stale read in one of the schedules."""
+    """Expect a stale read in one of the schedules, or what ``after`` says is one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explorer, "MOST_SHRINKS", 0)  # that it is found is enough
         with pytest.raises(ScheduleFailed) as caught:
             sought(mechanism, *actors, **how)
-    assert isinstance(caught.value.__cause__, StaleRead), caught.value
+    expected = AssertionError if "after" in how else StaleRead
+    assert isinstance(caught.value.__cause__, expected), caught.value
     return caught.value

@@ -15,6 +15,7 @@ import pytest
 from gecaso.entry import Entry
 from gecaso.errors import UnpackError
 from gecaso.packing import Packer
+from gecaso.packing.signing import Signer
 
 SECRET = b"at least sixteen bytes of it"
 MEGABYTE = 1 << 20
@@ -84,19 +85,19 @@ def test_a_map_of_damaged_data_is_a_miss(cut: int) -> None:
 def test_what_is_signed_does_not_change_between_the_check_and_the_reading() -> None:
     """Who can write to a mapped file could otherwise have his own pickle read."""
     packer = Packer(secret=SECRET)
-    data = bytearray(packer.pack_entry(Entry(slice(1, 2), 0)))
-    start = data.index(b"\x80\x05")  # of the pickle
+    stored = bytearray(packer.pack_entry(Entry(slice(1, 2), 0)))
+    start = stored.index(b"\x80\x05")  # of the pickle
     reader: Callable[..., Entry] = packer.unpack_entry
     evil = b"\x80\x05(lp0\n0."
 
-    class Changing(type(packer._signer)):  # type: ignore[misc]  # pyright: ignore[reportPrivateUsage, reportUntypedBaseClass] - a signer that is slow to answer
-        def accepts(self, *args: Any) -> bool:
-            fine = super().accepts(*args)
-            data[start : start + len(evil)] = evil
-            return bool(fine)
+    class Changing(Signer):
+        def accepts(self, signature: bytes, key: bytes, data: bytes) -> bool:
+            fine = super().accepts(signature, key, data)
+            stored[start : start + len(evil)] = evil
+            return fine
 
-    packer._signer = Changing(SECRET)  # pyright: ignore[reportPrivateUsage] - likewise
-    assert reader(memoryview(data)).value == slice(1, 2)
+    packer._signer = Changing(SECRET)  # pyright: ignore[reportPrivateUsage] - a signer that is slow to answer
+    assert reader(memoryview(stored)).value == slice(1, 2)
 
 
 def test_a_view_of_other_items_than_bytes_is_read_as_bytes() -> None:

@@ -256,4 +256,4 @@ WORKERS = (churning, loading, counting, replacing, telling, opening, repairing)
 
 if __name__ == "__main__":
     named = {worker.__name__: worker for worker in WORKERS}
-    print(json.dumps(named[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))  # type: ignore[operator]  # they take what they take
+    print(json.dumps(named[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))

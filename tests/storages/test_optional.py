@@ -12,7 +12,11 @@ pytestmark = pytest.mark.process
 
 @pytest.mark.parametrize(
     ("storage", "library", "extra"),
-    [("RedisStorage", "redis", "redis"), ("MemcachedStorage", "aiomcache", "memcached")],
+    [
+        ("RedisStorage", "redis", "redis"),
+        ("MemcachedStorage", "aiomcache", "memcached"),
+        ("PostgresStorage", "asyncpg", "postgres"),
+    ],
 )
 def test_a_missing_client_library_is_named_with_the_extra_to_install(
     storage: str, library: str, extra: str

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gecaso.keys import Key
-from gecaso.storages import PostgresStorage
+from gecaso import EntryStorage, Key, LRUStorage
 from gecaso.testing import StorageContract
 from tests.postgres import PostgresServer
+from tests.storages.postgres_kit import opened
+
+SECONDS = 10.0  # for one operation: a busy machine is no trouble of the storage
 
 
-class TestPostgresStorage(StorageContract):
+class TestPostgres(StorageContract):
+    server: PostgresServer
     shortest_lease = 0.2
 
     @pytest.fixture
-    def storage(self, postgres_url: str) -> PostgresStorage:
-        return PostgresStorage(
-            postgres_url, namespace="contract", timeout=10.0, connect_timeout=10.0
-        )
-
-    @pytest.fixture(autouse=True)
-    def _server(self, postgres_server: PostgresServer) -> None:
+    def storage(self, postgres_url: str, postgres_server: PostgresServer) -> EntryStorage:
         self.server = postgres_server
+        return self.another(None)
 
-    def another(self, storage: PostgresStorage) -> PostgresStorage:
-        return PostgresStorage(
-            self.server.url, namespace="contract", timeout=10.0, connect_timeout=10.0
-        )
+    def another(self, storage: Any) -> EntryStorage:
+        url = self.server.url
+        return opened(url, namespace="t", timeout=SECONDS, connect_timeout=SECONDS)
 
-    async def damage(self, storage: PostgresStorage, key: Key) -> bool:
-        self.server.execute(f"UPDATE gecaso SET value = '\\xdead' WHERE key = 'contract:{key}'")
+    async def damage(self, storage: Any, key: Key) -> bool:
+        self.server.execute(f"UPDATE gecaso SET value = '\\xdead' WHERE key = 't:{key}'")
         return True
+
+
+class TestLRUOverPostgres(TestPostgres):
+    def another(self, storage: Any) -> EntryStorage:
+        return LRUStorage(super().another(storage), maxsize=1000)

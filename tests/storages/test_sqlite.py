@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gecaso import Busy, ConfigurationError, Entry, Lease, PackError, ValueTooLa
 from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage, _sqlite_clock, _sqlite_files, _sqlite_writer
 from gecaso.storages._sqlite_clock import Clock
+from gecaso.storages._sqlite_schema import Link
 from tests.storages.sqlite_kit import KEY, files, leased, names, opened, select, until
 
 LARGE = os.urandom(100_000)  # no compression makes it small
@@ -387,7 +389,7 @@ async def test_who_waits_in_this_process_is_told_at_once(
     monkeypatch.setattr("gecaso.storages._sqlite_desk.FIRST_LOOK", 1000.0)
     monkeypatch.setattr("gecaso.storages._sqlite_desk.LAST_LOOK", 1000.0)
     holder, storage = SQLiteStorage(path), SQLiteStorage(path)
-    endings = [
+    endings: list[Callable[[Lease], Awaitable[object]]] = [
         lambda lease: holder.release([lease]),
         lambda lease: holder.commit({lease: holder.new_entry(1)}),
         lambda _: holder.discard([KEY]),
@@ -427,7 +429,9 @@ async def test_a_cancelled_lease_is_given_back(path: Path) -> None:
             taking.cancel()
             await asyncio.wait((taking,))
             if not taking.cancelled():
-                await storage.release([lease for lease in taking.result().values() if lease])  # type: ignore[misc]
+                got = taking.result()[KEY]
+                assert isinstance(got, Lease)
+                await storage.release([got])
             await storage.release([await leased(storage)])
 
 
@@ -474,14 +478,13 @@ async def test_lookups_of_one_tick_share_a_statement_and_writes_a_transaction(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    link = gecaso.storages._sqlite_schema.Link  # type: ignore[attr-defined]  # imported by the storage
-    prepare = link._prepare
+    prepare = Link._prepare  # pyright: ignore[reportPrivateUsage] - to see what its connection does
 
     def traced(self: Any, clock: Clock) -> None:
         prepare(self, clock)
         self.db.set_trace_callback(done.append)
 
-    monkeypatch.setattr(link, "_prepare", traced)
+    monkeypatch.setattr(Link, "_prepare", traced)
     async with SQLiteStorage(path) as storage:
         await storage.set("a", 1)
         done.clear()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,11 @@ async def test_closing_at_any_tick_ends_what_was_asked_for(path: Path) -> None:
         assert threads() == []
 
 
+def is_collected(gone: weakref.ref[SQLiteStorage]) -> bool:
+    gc.collect()
+    return gone() is None
+
+
 async def test_a_storage_dropped_without_closing_takes_its_threads_along(path: Path) -> None:
     for write_first in (True, False):
         storage = SQLiteStorage(path)
@@ -185,7 +191,7 @@ async def test_a_storage_dropped_without_closing_takes_its_threads_along(path: P
         gone = weakref.ref(storage)
         del storage
         # A thread that has just answered may hold it for a moment.
-        await until(lambda gone=gone: gc.collect() >= 0 and gone() is None)
+        await until(partial(is_collected, gone))
         await until(lambda: not threads())
         assert descriptors(path) == []
 

@@ -87,7 +87,7 @@ class Model(RuleBasedStateMachine):
         assert isinstance(got, Busy) == (key in self.held)
         if isinstance(got, Busy):
             assert got.token == self.held[key]
-            return multiple()
+            return multiple()  # pyright: ignore[reportUnknownVariableType] - of nothing
         self.held[key] = got.token
         return got
 
