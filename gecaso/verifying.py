@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping
 from functools import cache
 from math import inf
-from typing import cast
+from typing import Any
 
 from gecaso import events
 from gecaso.base import EntryStorage
@@ -52,13 +52,13 @@ class _Verifying(EntryStorage):
         return entry if entry is not None and self._is_of(key, entry) else None
 
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
-        inner: EntryStorage = cast("EntryStorage", super())
-        found = await inner.fetch(keys)
+        inner: Any = super()
+        found: dict[Key, Entry] = await inner.fetch(keys)
         return {key: entry for key, entry in found.items() if self._is_of(key, entry)}
 
     async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
-        inner: EntryStorage = cast("EntryStorage", super())
-        answers = await inner.lease(keys, seconds)
+        inner: Any = super()
+        answers: dict[Key, Lease | Busy] = await inner.lease(keys, seconds)
         for key, got in answers.items():
             entry = got.seen if isinstance(got, Lease) else got.stale
             if entry is not None and not self._is_of(key, entry):
@@ -67,18 +67,20 @@ class _Verifying(EntryStorage):
         return answers
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
-        inner: EntryStorage = cast("EntryStorage", super())
+        inner: Any = super()
         for lease, entry in entries.items():
             entry.proof = self.packer.proof_of(lease.key)
-        return await inner.commit(entries)
+        stored: set[Key] = await inner.commit(entries)
+        return stored
 
     async def store(
         self, entries: Mapping[Key, Entry], *, expect: Mapping[Key, bytes | None] | None = None
     ) -> set[Key]:
-        inner: EntryStorage = cast("EntryStorage", super())
+        inner: Any = super()
         for key, entry in entries.items():
             entry.proof = self.packer.proof_of(key)
-        return await inner.store(entries, expect=expect)
+        stored: set[Key] = await inner.store(entries, expect=expect)
+        return stored
 
     def _is_of(self, key: Key, entry: Entry) -> bool:
         if self.packer.proves(entry.proof, key):
