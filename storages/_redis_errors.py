@@ -10,7 +10,7 @@ import redis.exceptions
 
 from gecaso.errors import StorageError, StorageTimeout
 
-__all__ = ["Elsewhere", "Moved", "TryAgain", "mapped", "refusal"]
+__all__ = ["Elsewhere", "Forbidden", "Moved", "TryAgain", "mapped", "refusal"]
 
 LOGIN = "it asks for a valid user and password: redis://user:password@host:port"
 ADVICE = {
@@ -51,6 +51,10 @@ class Elsewhere(StorageError):
     """This connection leads to the wrong server, or in the wrong name: make another."""
 
 
+class Forbidden(StorageError):
+    """The server does not let this user do it, or nobody."""
+
+
 class TryAgain(StorageError):
     """Of two names in a slot that is being moved, one is here and one is there."""
 
@@ -78,6 +82,13 @@ class Moved(StorageError):
         return error
 
 
+KINDS: dict[str, type[StorageError]] = {
+    **dict.fromkeys(("READONLY", "NOAUTH", "MASTERDOWN"), Elsewhere),
+    **dict.fromkeys(("NOPERM", "unknown command"), Forbidden),
+    "TRYAGAIN": TryAgain,
+}
+
+
 def refusal(message: str) -> StorageError:
     """Return the error for an error reply of the server."""
     if message.startswith(("MOVED ", "ASK ")):
@@ -87,9 +98,7 @@ def refusal(message: str) -> StorageError:
     word = "" if found is None else ALIASES.get(found[0], found[0])
     advice = ADVICE.get(word)
     text = f"Redis refused: {message}" if advice is None else f"Redis refused: {advice} ({message})"
-    if word == "TRYAGAIN":
-        return TryAgain(text)
-    return (Elsewhere if word in ("READONLY", "NOAUTH", "MASTERDOWN") else StorageError)(text)
+    return KINDS.get(word, StorageError)(text)
 
 
 @contextlib.contextmanager

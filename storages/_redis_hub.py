@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from gecaso.errors import ConfigurationError
 
+from . import _redis_scripts as scripts
 from ._redis_cluster import Cluster
 from ._redis_dial import Dial
 from ._redis_lines import Lines, Unpack
@@ -31,9 +32,12 @@ HEAVIEST: Final = 1 << 20  # bytes in one pipeline, or a little more
 AHEAD: Final = 2  # portions under way before the reply to the first is awaited
 
 
-def server_of(place: Dial | ClusterPlace) -> Server | Topology:
+def server_of(place: Dial | ClusterPlace, prefix: bytes) -> Server | Topology:
     """Return what there is to know of these servers."""
-    return Topology(place) if isinstance(place, ClusterPlace) else Server(place.where)
+    trial = scripts.trial(prefix)
+    if isinstance(place, ClusterPlace):
+        return Topology(place, trial)
+    return Server(place.where, trial)
 
 
 def hub_maker(
@@ -103,7 +107,8 @@ async def ahead(asking: Iterable[Awaitable[T]]) -> AsyncGenerator[T, None]:
     try:
         for each in asking:
             under_way.append(asyncio.ensure_future(each))
-            await asyncio.sleep(0)
+            if len(under_way) > 1:
+                await asyncio.sleep(0)
             if len(under_way) > AHEAD:
                 yield await under_way.popleft()
         while under_way:

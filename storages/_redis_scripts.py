@@ -33,6 +33,7 @@ __all__ = [
     "swap",
     "take",
     "text_of",
+    "trial",
     "values_pattern",
 ]
 
@@ -169,6 +170,15 @@ def release(value: bytes, token: bytes) -> Command:
 
 def store(value: bytes, data: bytes, entry: Entry, now: float) -> Command:
     return _eval(STORE, value, data, *_expiry(entry, now))
+
+
+def trial(prefix: bytes) -> tuple[Command, ...]:
+    """Return commands that change nothing, and are refused where scripts or messages are.
+
+    Otherwise a lease could be taken, and neither be committed nor be released.
+    """
+    value = prefix + _EMPTY + b"}"
+    return (release(value, b"no token"), (b"PUBLISH", lease_of(value), b""))
 
 
 def swap(value: bytes, there: bytes | None, data: bytes, entry: Entry, now: float) -> Command:

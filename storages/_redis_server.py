@@ -6,6 +6,7 @@ import copy
 import logging
 import re
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from gecaso.breaker import Breaker
@@ -25,12 +26,13 @@ class Server:
 
     Before the first connection it is this machine's own time. ``part`` is its name where a storage
     has several, so that its trouble is not that of the whole storage; then it has a breaker of its
-    own.
+    own. ``trial`` are commands that change nothing, to see whether such are allowed.
     """
 
-    def __init__(self, where: str, part: str | None = None) -> None:
+    def __init__(self, where: str, trial: Sequence[tuple[bytes | int, ...]] = ()) -> None:
         self.where = where
-        self.part = part
+        self.part: str | None = None
+        self.trial = trial
         self.breaker = Breaker()
         self.offset = time.time() - time.monotonic()
         self.known = False

@@ -14,6 +14,8 @@ from ._redis_errors import Moved
 from ._redis_server import Server
 from ._redis_urls import Address, ClusterPlace
 
+Command = tuple[bytes | int, ...]
+
 __all__ = ["SLOTS", "Node", "Topology", "slot_of"]
 
 SLOTS: Final = 16384
@@ -34,11 +36,11 @@ class Node:
 
     __slots__ = ("dial", "host", "port", "replicas", "server")
 
-    def __init__(self, dial: Dial, host: str, port: int) -> None:
+    def __init__(self, dial: Dial, host: str, port: int, trial: Sequence[Command]) -> None:
         self.dial = dial
         self.host = host
         self.port = port
-        self.server = Server(dial.where)
+        self.server = Server(dial.where, trial)
         self.replicas: tuple[Dial, ...] = ()
 
     def __repr__(self) -> str:
@@ -52,13 +54,14 @@ class Topology:
     time, but nothing makes them.
     """
 
-    def __init__(self, place: ClusterPlace) -> None:
+    def __init__(self, place: ClusterPlace, trial: Sequence[Command]) -> None:
+        self._trial = trial
         self._remap = place.remap
         self._model = place.seeds[0]
         self.timeout = self._model.timeout
         self.where = place.where
         self.seeds = [
-            Node(dial, dial.options["host"], dial.options["port"]) for dial in place.seeds
+            Node(dial, dial.options["host"], dial.options["port"], trial) for dial in place.seeds
         ]
         self.nodes: dict[Address, Node] = {}
         """The masters, by address."""
@@ -138,7 +141,7 @@ class Topology:
         for seed in self.seeds:
             if (seed.host, seed.port) == address:
                 return seed
-        return Node(self._dial(address), *address)
+        return Node(self._dial(address), *address, self._trial)
 
     def _dial(self, address: Address) -> Dial:
         return self._model.at(*address)

@@ -23,7 +23,7 @@ from gecaso.loops import close_descriptor, close_without_loop
 
 from ._batch import Outbox, copy_of
 from ._redis_dial import Dial
-from ._redis_errors import Elsewhere, refusal
+from ._redis_errors import Elsewhere, Forbidden, refusal
 from ._redis_replies import Reply, strange
 from ._redis_server import Server
 
@@ -275,8 +275,17 @@ class Line(Wire):
                 self._look_at(reply)
 
         self._hurry(deadline := self.loop.time() + self.dial.timeout)
+        trial = self._server.trial
+        if trial:
+            self._asks.appendleft(_Ask(len(trial), self._tried, deadline))
         self._asks.appendleft(_Ask(len(commands), take, deadline))
-        return packed(*commands)
+        return packed(*commands, *trial)
+
+    def _tried(self, outcome: Outcome) -> None:
+        replies = [outcome] if isinstance(outcome, StorageError) else outcome
+        for reply in replies:
+            if isinstance(reply, Forbidden):
+                self.break_off(reply)
 
     def _look_at(self, reply: Reply) -> None:
         """Look at the reply to INFO or to ROLE. Both may be forbidden; they are not needed."""

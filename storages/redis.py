@@ -95,7 +95,7 @@ class RedisStorage(EntryStorage):
         self.packer = Packer(secret=secret, types=types, **packing)
         self.corrupt = 0
         self._prefix = scripts.prefix_of(namespace)
-        self._server = server_of(place)
+        self._server = server_of(place, self._prefix)
         make_hub = hub_maker(
             place,
             self._server,

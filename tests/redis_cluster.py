@@ -39,9 +39,11 @@ def free_pair() -> int:
 class ClusterNode(RedisServer):
     """One node, which soon calls another one that is silent failed."""
 
-    def __init__(self, *args: str, node_timeout: int = 400) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: str, node_timeout: int = 400, tls: bool = False) -> None:
+        super().__init__(*args, tls=tls)
         self.port = free_pair()
+        if tls:
+            self.tls_port = free_pair()  # of which its bus is, then
         self.node_timeout = node_timeout
 
     @property
@@ -69,6 +71,7 @@ class ClusterNode(RedisServer):
             "cluster-replica-validity-factor": "0",
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
+            "tls-cluster": "yes" if self.tls_port else "no",
         }
         return [
             *super().options(),
@@ -79,8 +82,8 @@ class ClusterNode(RedisServer):
 class RedisCluster:
     """Masters with a share of the slots each, and ``replicas`` for each of them."""
 
-    def __init__(self, *args: str, masters: int = 3, replicas: int = 0) -> None:
-        self.masters = [ClusterNode(*args) for _ in range(masters)]
+    def __init__(self, *args: str, masters: int = 3, replicas: int = 0, tls: bool = False) -> None:
+        self.masters = [ClusterNode(*args, tls=tls) for _ in range(masters)]
         self.replicas = [ClusterNode(*args) for _ in range(masters * replicas)]
 
     def __repr__(self) -> str:

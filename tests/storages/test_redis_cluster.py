@@ -181,6 +181,19 @@ async def test_nobody_there_is_an_error_and_fast() -> None:
     await storage.aclose()
 
 
+@pytest.mark.parametrize("scheme", ["rediss+cluster", "valkeys+cluster"])
+async def test_a_cluster_by_tls_is_used_by_tls_throughout(scheme: str) -> None:
+    with RedisCluster(masters=1, tls=True) as cluster:
+        (node,) = cluster.masters
+        url = f"{scheme}://localhost:{node.tls_port}?ssl_ca_certs={node.ca_file}"
+        async with RedisStorage(url, namespace="t", connect_timeout=PATIENCE) as storage:
+            await storage.set("a", 1, ttl=60)
+            assert await storage.get("a") == 1
+            assert {lines.dial.where for lines in storage._hub.get().nodes()} == {  # pyright: ignore[reportPrivateUsage] - where is it?
+                f"localhost:{node.tls_port}/0"
+            }
+
+
 @pytest.mark.parametrize("seconds", [0.02, 0.4])
 async def test_silence_at_the_first_use_costs_no_longer_than_connecting(seconds: float) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
