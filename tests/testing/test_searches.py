@@ -39,7 +39,7 @@ def results() -> Results:
     return found
 
 
-@pytest.mark.timeout(180 + SCHEDULES // 20)
+@pytest.mark.timeout(600 + SCHEDULES // 10)  # a machine may be busy with other things
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_schedule_of_any_program_breaks_a_promise(mechanism: str, results: Results) -> None:
     for one in results[mechanism]:
