@@ -18,6 +18,7 @@ from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
+from gecaso.verifying import verify
 
 from . import _redis_scripts as scripts
 from ._redis_changes import Following
@@ -108,6 +109,7 @@ class RedisStorage(EntryStorage):
         self._following = PerLoop(
             lambda: Following(self._prefix, self._places), Following.close, Following.abandon
         )
+        verify(self, self.packer)
 
     def __repr__(self) -> str:
         users = (*self._hub.resources(), *self._following.resources())
