@@ -17,7 +17,6 @@ from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
-from gecaso.verifying import verify
 
 from ._postgres_client import Pool, check_url, is_pool, where_of
 from ._postgres_core import Core, Patience, shifted
@@ -106,7 +105,6 @@ class PostgresStorage(EntryStorage):
             return Link(means, core.rows, core.unpack)
 
         self._here = PerLoop(make_here, Link.close, Link.abandon)
-        verify(self, packer)
 
     def __repr__(self) -> str:
         server = self._core.server
