@@ -17,6 +17,7 @@ from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
 from gecaso.storage import EntryStorage
+from gecaso.verifying import verify
 
 from ._postgres_client import Pool, check_url, is_pool, where_of
 from ._postgres_core import Core, Patience, shifted
@@ -105,6 +106,7 @@ class PostgresStorage(EntryStorage):
             return Link(means, core.rows, core.unpack)
 
         self._here = PerLoop(make_here, Link.close, Link.abandon)
+        verify(self, packer)
 
     def __repr__(self) -> str:
         server = self._core.server
