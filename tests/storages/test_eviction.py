@@ -308,6 +308,16 @@ def test_what_is_inserted_and_removed_leaves_nothing() -> None:
     assert len(policy._sketch) == size
 
 
+def test_what_is_removed_from_main_leaves_nothing() -> None:
+    cache = Cache(1_000)
+    for key in range(2_000):
+        cache.ask(key)
+    for key in list(cache.items)[:950]:
+        cache.policy.remove(cache.items.pop(key))
+        assert lengths(cache.policy) <= 2 * len(cache.items) + 40
+    assert len(cache.policy) == 50
+
+
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 10))
 def test_removals_in_between_lose_nobody(keys: list[int], size: int) -> None:
     cache = Cache(size)

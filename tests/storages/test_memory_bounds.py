@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from benchmarks.traces import zipf
 from gecaso import Key, LRUStorage, MemoryStorage, ValueTooLarge, cached, events
-from gecaso.keys import as_key
+from gecaso.keys import Owner, as_key
 from gecaso.storages import Evictable, EvictionPolicy, StorageInfo
 from tests.doubles import FakeClock
 from tests.storages.test_eviction import Cache, ratio
@@ -262,6 +262,17 @@ async def test_the_expired_leave_first() -> None:
     assert kept(storage, range(100)) == list(range(100))
     assert storage.info().evictions["size"] == 0
     assert storage.info().evictions["expired"] == 200
+
+
+async def test_nobody_leaves_for_a_heavy_one_while_there_are_expired_ones() -> None:
+    clock = FakeClock()
+    storage = MemoryStorage(maxbytes=300, weigh=len, clock=clock)
+    for number in range(300):
+        await storage.set(number, b"x", ttl=None if number < 100 else 1)
+    clock.advance(2)
+    await storage.set("heavy", b"x" * 150)
+    assert kept(storage, range(100)) == list(range(100))
+    assert storage.info().evictions["size"] == 0
 
 
 def test_a_hit_ratio_through_the_storage_is_that_of_the_policy() -> None:
@@ -578,6 +589,35 @@ def test_owners_that_go_while_the_policy_is_at_work_leave_it_whole() -> None:
     own = inside(storage)
     entries = sum(len(shelf.entries) for shelf in own.shelves.values())
     assert len(storage) == entries == len(own.room.policy) == 1
+
+
+def test_an_owner_that_goes_amid_a_decision_waits_for_its_end() -> None:
+    owners = [Owner("one that goes")]
+    removed: list[Any] = []
+
+    class Fussy(Fifo):
+        deciding = False
+
+        def victim(self) -> Evictable:
+            self.deciding = True
+            owners.clear()  # as the garbage collector may at any time
+            gc.collect()
+            self.deciding = False
+            return super().victim()
+
+        def remove(self, item: Evictable) -> None:
+            assert not self.deciding
+            removed.append(item)
+            super().remove(item)
+
+    storage = MemoryStorage(3, policy=Fussy())
+    put(storage, "a", 1)
+    storage.store_now({Key(owners[0], 1): storage.new_entry(1)})
+    put(storage, "b", 1)
+    put(storage, "c", 1)
+    assert len(removed) == 1
+    assert kept(storage, "abc") == ["b", "c"]
+    assert len(storage) == 2
 
 
 def test_threads_may_hit_write_and_remove_at_once() -> None:
