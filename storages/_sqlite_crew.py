@@ -25,7 +25,7 @@ from ._sqlite_clock import Clock
 from ._sqlite_ears import Ears
 from ._sqlite_files import Files
 from ._sqlite_hands import Hand
-from ._sqlite_schema import forget_locks
+from ._sqlite_schema import forget_locks, go_on_opening, stop_opening
 from ._sqlite_writer import Writer, Writing
 
 __all__ = ["PATIENCE", "Crew", "Reading", "crew_of"]
@@ -53,7 +53,7 @@ class Crew:
         self.ears = Ears()
         self.reports: dict[object, Report] = {}  # of each user
         self._pid = os.getpid()
-        self._held: list[Hand] = []
+        self._held: dict[Hand, bool] = {}
         self._departed: deque[object] = deque()
         self._lock = threading.Lock()
         self._reads: SimpleQueue[Reading | None] = SimpleQueue()
@@ -187,16 +187,22 @@ class Crew:
         for thread in self._threads:
             thread.join(timeout)
 
-    def hold(self) -> None:
-        """Before a fork: wait for what is being done, and close all connections."""
-        self._held = [hand for hand in self._hands if hand.lock.acquire(timeout=PATIENCE)]
-        for hand in self._held:
+    def hold(self) -> bool:
+        """Before a fork: wait for what is being done, and close all connections.
+
+        Returns False when there was nothing left to hold.
+        """
+        new = [hand for hand in self._hands if hand not in self._held]
+        for hand in new:
+            self._held[hand] = hand.lock.acquire(timeout=PATIENCE)
             hand.close()
+        return bool(new)
 
     def go_on(self) -> None:
-        for hand in self._held:
-            hand.lock.release()
-        self._held = []
+        held, self._held = self._held, {}
+        for hand, is_ours in held.items():
+            if is_ours:
+                hand.lock.release()
 
 
 _crews: dict[str, Crew] = {}
@@ -221,12 +227,23 @@ def crew_of(path: str, clock: Clock, user: object, report: Report) -> Crew:
         return crew
 
 
+def _hold_all() -> bool:
+    held = [crew.hold() for crew in list(_all_crews)]
+    return any(held)
+
+
 def _before_fork() -> None:
-    for crew in list(_all_crews):
-        crew.hold()
+    while True:
+        while _hold_all():
+            pass
+        stop_opening()
+        if not _hold_all():
+            return
+        go_on_opening()  # a thread has come in between
 
 
 def _after_fork_in_parent() -> None:
+    go_on_opening()
     for crew in list(_all_crews):
         crew.go_on()
 

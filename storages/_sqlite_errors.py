@@ -11,9 +11,9 @@ from gecaso.errors import StorageError, StorageTimeout
 
 __all__ = ["Damaged", "Moved", "is_busy", "is_damage", "is_moved", "ours", "timed_out"]
 
-ERROR, BUSY, LOCKED, CORRUPT, FULL, CANTOPEN, PROTOCOL, FORMAT, NOTADB, READONLY = (
-    1, 5, 6, 11, 13, 14, 15, 24, 26, 8,
-)  # fmt: skip
+ERROR, BUSY, LOCKED, CORRUPT, FULL = 1, 5, 6, 11, 13
+PROTOCOL, CONSTRAINT, MISMATCH, FORMAT, NOTADB = 15, 19, 20, 24, 26
+DAMAGE: Final = (ERROR, CORRUPT, CONSTRAINT, MISMATCH, FORMAT, NOTADB)
 READONLY_DBMOVED: Final = 1032
 SHORT_READ: Final = 522
 
@@ -46,15 +46,12 @@ def is_moved(error: Exception) -> bool:
 def is_damage(error: Exception) -> bool:
     """Return whether the file is damaged.
 
-    Our statements are right, so that an ERROR is a wrong schema; and our text is ASCII, so that
-    what cannot be decoded is a message of SQLite's with a piece of a damaged schema in it.
+    Our statements are right, so that an ERROR is a wrong schema, and a CONSTRAINT or MISMATCH comes
+    of what stands in a row; and our text is ASCII, so that what cannot be decoded is a message of
+    SQLite's with a piece of a damaged schema in it.
     """
     code = _code(error)
-    return (
-        isinstance(error, UnicodeDecodeError)
-        or code & 0xFF in (ERROR, CORRUPT, FORMAT, NOTADB)
-        or code == SHORT_READ
-    )
+    return isinstance(error, UnicodeDecodeError) or code & 0xFF in DAMAGE or code == SHORT_READ
 
 
 def timed_out(path: str, timeout: float) -> StorageTimeout:

@@ -86,6 +86,6 @@ class Files:
 
     def _path(self, name: str) -> Path:
         """Return where a file is; refuse a name that leads elsewhere, whoever wrote it."""
-        if not (len(name) == 32 and name.isalnum()):
+        if not (isinstance(name, str) and len(name) == 32 and name.isalnum()):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from the file
             raise ValueError("no name of a file of values")
         return self.folder / name

@@ -24,7 +24,7 @@ def _many(sql: str) -> Mapping[int, str]:
 
 
 ENTRIES: Final = _many("SELECT name, data, file FROM entries WHERE name IN ({})")
-HOLDERS: Final = _many("SELECT name, token, until FROM leases WHERE name IN ({})")
+HOLDERS: Final = _many("SELECT name, token, CAST(until AS REAL) FROM leases WHERE name IN ({})")
 
 
 def entries(

@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["bury", "is_due", "is_used", "make_room", "touch"]
+__all__ = ["TOTAL", "bury", "is_due", "is_used", "make_room", "touch"]
 
 TOUCH: Final = "UPDATE entries SET used = ? WHERE name = ? AND used < ?"
-TOTAL: Final = "SELECT bytes FROM totals"
-OLDEST: Final = "SELECT id, size FROM entries ORDER BY used, id LIMIT 100"
+TOTAL: Final = "SELECT CAST(bytes AS INTEGER) FROM totals"
+OLDEST: Final = "SELECT id, CAST(size AS INTEGER) FROM entries ORDER BY used, id LIMIT 100"
 DEAD: Final = """SELECT EXISTS (SELECT 1 FROM leases WHERE until <= ?1) OR
     EXISTS (SELECT 1 FROM entries WHERE dead_after <= ?1 AND dead_after < 9e999)"""
 BURY: Final = """DELETE FROM entries WHERE id IN (

@@ -26,7 +26,7 @@ from gecaso.errors import StorageError
 from ._sqlite_clock import Clock, boot_id, is_same_boot
 from ._sqlite_errors import Damaged, Moved, is_damage
 
-__all__ = ["ROW_BYTES", "Link", "forget_locks"]
+__all__ = ["ROW_BYTES", "Identity", "Link", "forget_locks", "go_on_opening", "stop_opening"]
 
 APPLICATION: Final = 0x67656361  # "geca", in the header of the file
 VERSION: Final = 1
@@ -70,6 +70,15 @@ Identity = tuple[int, int]
 # Closing any descriptor of a file ends all locks that this process has on it. A file is therefore
 # made, and its descriptor closed, while no thread of this process opens one.
 _opening = threading.Lock()
+
+
+def stop_opening() -> None:
+    """Let no thread open a file, until `go_on_opening`."""
+    _opening.acquire()
+
+
+def go_on_opening() -> None:
+    _opening.release()
 
 
 def forget_locks() -> None:
@@ -158,6 +167,9 @@ class Link:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
         db.execute("PRAGMA temp_store = MEMORY")
+        # Who has written to the file may have written anything: look twice, run nothing of it.
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
         self._meet_clock(clock)
 
     def _is_new(self) -> bool:

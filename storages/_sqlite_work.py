@@ -37,7 +37,7 @@ Unpack = Callable[[bytes, "bytes | memoryview"], "Entry | None"]
 
 TAKE: Final = """INSERT INTO leases (name, token, until) VALUES (?1, ?2, ?3)
     ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?3 WHERE until <= ?4"""
-HOLDER: Final = "SELECT token, until FROM leases WHERE name = ?"
+HOLDER: Final = "SELECT token, CAST(until AS REAL) FROM leases WHERE name = ?"
 RENEW: Final = "UPDATE leases SET until = ?3 WHERE name = ?1 AND token = ?2 AND until > ?4"
 END_OURS: Final = "DELETE FROM leases WHERE name = ? AND token = ? AND until > ?"
 RELEASE: Final = "DELETE FROM leases WHERE name = ? AND token = ?"
@@ -128,8 +128,10 @@ class Take(Work):
         }
 
     def _entry(self, name: bytes, file: str | None, data: bytes | None) -> Entry | None:
-        whole = data if file is None else self._files.map(file)
-        return None if whole is None else self._unpack(name, whole)
+        if file is not None:
+            whole = self._files.map(file)
+            return None if whole is None else self._unpack(name, whole)
+        return None if data is None else self._unpack(name, data)
 
 
 class Renew(Work):

@@ -14,7 +14,7 @@ from ._sqlite_clock import Clock
 from ._sqlite_errors import timed_out
 from ._sqlite_files import Files
 from ._sqlite_hands import Hand
-from ._sqlite_room import bury, is_due, is_used, make_room, touch
+from ._sqlite_room import TOTAL, bury, is_due, is_used, make_room, touch
 from ._sqlite_schema import Link
 from ._sqlite_work import Work
 
@@ -160,7 +160,7 @@ class Writer:
         with link.transaction():
             now = self._clock.now()
             results = {work: work.run(db, now) for work in works}
-            if bounds and link.value("SELECT bytes FROM totals") > min(bounds):
+            if bounds and link.value(TOTAL) > min(bounds):
                 touched, self._touched = self._touched, {}
                 touch(db, touched)
                 make_room(db, min(bounds))

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from gecaso import events
 from gecaso.entry import Busy, Entry, Lease, new_token
@@ -135,6 +135,8 @@ class SQLiteStorage(EntryStorage):
     def _unpack(self, name: bytes, data: bytes | memoryview) -> Entry | None:
         """Return the entry, dead or not; None if it cannot be read. Runs in threads."""
         try:
+            if not isinstance(data, (bytes, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from the file
+                raise UnpackError("the data is no bytes")
             return self.packer.unpack_entry(data, key=name)
         except UnpackError as error:
             self._found_corrupt(name, error)
@@ -300,7 +302,7 @@ class SQLiteStorage(EntryStorage):
 
 
 def _checked(path: Any) -> str:
-    name: Any = os.fspath(path)
+    name = cast("object", os.fspath(path))  # users may not check types
     if not isinstance(name, str) or not name or "\0" in name:
         raise ConfigurationError(f"SQLiteStorage takes the path of a file, not {path!r}")
     if name.startswith((":memory:", "file:")):

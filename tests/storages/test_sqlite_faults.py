@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -20,6 +21,7 @@ import pytest
 
 import gecaso
 from gecaso import Busy, InvalidationFailed, StorageError, StorageTimeout, events
+from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage
 from gecaso.storages._sqlite_repair import set_aside
 from gecaso.storages._sqlite_work import Discard, Evict
@@ -181,6 +183,39 @@ async def test_two_who_find_the_damage_at_once_set_one_file_aside(path: Path) ->
         assert len(aside(path)) == 1
         await storage.set("b", 1)
         assert await storage.get_many("b") == {"b": 1}
+
+
+ODD = ["text", 7, 1.5, None, b"bytes", b"", "9" * 400]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "column",
+    ["entries.data", "entries.file", "entries.version", "entries.used", "entries.size",
+     "entries.dead_after", "leases.token", "leases.until", "totals.bytes", "garbage.file"],
+)  # fmt: skip
+async def test_whatever_is_in_a_column_is_no_error_to_callers(
+    column: str, odd: object, path: Path
+) -> None:
+    """Who has the file may have put there what we never would."""
+    table, _, name = column.partition(".")
+    async with SQLiteStorage(path, timeout=5, maxbytes=100_000) as storage:
+        await storage.set_many({"a": 1, "b": 2})
+        busy = (await storage.lease([as_key("a")], 60), await storage.lease([as_key("a")], 60))
+        with opened(path) as db:
+            db.execute("INSERT INTO garbage VALUES ('a')")
+            with contextlib.suppress(sqlite3.IntegrityError):  # NULL where it may not be
+                db.execute(f"UPDATE {table} SET {name} = ?", (odd,))
+        await storage.get_many("ab")
+        await storage.lease([as_key("a"), as_key("c")], 60)
+        got = busy[1][as_key("a")]
+        assert isinstance(got, Busy)
+        await storage.wait(got, 0.01)
+        await storage.discard([as_key("b")], keep_stale=True)
+        await storage.set("c", "x" * 1000)
+        await storage.set("a", "x" * 1000)
+        await storage.ping()
+        await storage.clear()
 
 
 # --- another file, or none, in its place ----------------------------------------------------------
