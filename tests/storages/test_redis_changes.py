@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,9 @@ PATIENCE = 10.0
 
 
 @contextlib.asynccontextmanager
-async def following(storage: RedisStorage) -> AsyncIterator[Callable[[], asyncio.Future[Change]]]:
+async def following(
+    storage: RedisStorage,
+) -> AsyncGenerator[Callable[[], asyncio.Future[Change]]]:
     """Follow the changes from the first gap on; yields what gives the next one."""
     changes = storage.changes()
 

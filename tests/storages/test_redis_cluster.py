@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -19,6 +20,7 @@ from gecaso.events import StorageFailed, listening
 from gecaso.guard import guard_of
 from gecaso.keys import Key, as_key
 from gecaso.storages import RedisStorage
+from gecaso.storages._redis_lines import Lines
 from tests.redis_cluster import ClusterNode, RedisCluster
 from tests.servers import HOST
 
@@ -68,17 +70,20 @@ async def test_lookups_of_one_tick_are_one_pipeline_to_each_node(
 ) -> None:
     values = {f"k{number}": number for number in range(90)}
     await storage.set_many(values, ttl=60)
-    hub = storage._hub.get()  # pyright: ignore[reportPrivateUsage] - what is written?
     written: Counter[str] = Counter()
-    for lines in hub.nodes():
-        line = lines.line
-        write = line._write_now  # pyright: ignore[reportPrivateUsage] - likewise
 
-        def counted(data: bytes, write: Callable[[bytes], None] = write, to: str = "") -> None:
-            written[to] += 1
+    def count(lines: Lines) -> None:
+        outbox: Any = lines.line._outbox  # pyright: ignore[reportPrivateUsage] - what is written?
+        write: Callable[[bytes], None] = outbox._write
+
+        def counted(data: bytes) -> None:
+            written[lines.dial.where] += 1
             write(data)
 
-        line._outbox._write = lambda data, to=lines.dial.where, do=counted: do(data, to=to)  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownLambdaType] - likewise
+        outbox._write = counted
+
+    for lines in storage._hub.get().nodes():  # pyright: ignore[reportPrivateUsage] - likewise
+        count(lines)
     found = await asyncio.gather(*(storage.get(key) for key in values))
     assert found == list(values.values())
     assert sorted(written.values()) == [1, 1, 1]
@@ -213,7 +218,7 @@ async def test_silence_at_the_first_use_costs_no_longer_than_connecting(seconds:
 
 
 @contextmanager
-def moved(cluster: RedisCluster, key: str) -> Iterator[tuple[int, ClusterNode, ClusterNode]]:
+def moved(cluster: RedisCluster, key: str) -> Generator[tuple[int, ClusterNode, ClusterNode]]:
     """Begin to move the slot of a key to another node; bring it back in the end."""
     name = f"t:{{{key}}}"
     slot, source = key_slot(name.encode()), cluster.owner(name)

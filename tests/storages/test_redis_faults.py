@@ -65,7 +65,7 @@ async def test_ten_thousand_cancellations_cost_nobody_else_anything(redis_url: s
 
     async with RedisStorage(redis_url, timeout=5) as storage:
         await storage.ping()
-        line = storage._hub.get().line  # pyright: ignore[reportPrivateUsage] - is it the same after?
+        line = storage._hub.get().nodes()[0].line  # pyright: ignore[reportPrivateUsage] - is it the same after?
         cancelled = 0
         while cancelled < 10_000:
             tasks = [asyncio.create_task(operate(storage, cancelled + n)) for n in range(200)]
@@ -79,7 +79,7 @@ async def test_ten_thousand_cancellations_cost_nobody_else_anything(redis_url: s
                 if isinstance(outcome, BaseException):
                     assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
                     cancelled += 1
-        assert storage._hub.get().line is line  # pyright: ignore[reportPrivateUsage] - likewise
+        assert storage._hub.get().nodes()[0].line is line  # pyright: ignore[reportPrivateUsage] - likewise
         await storage.set_many({number: number for number in range(50)}, ttl=60)
         found = await asyncio.gather(*(storage.get(number) for number in range(50)))
         assert found == list(range(50))

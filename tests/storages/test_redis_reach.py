@@ -58,6 +58,9 @@ async def test_a_password_works_and_is_not_shown() -> None:
                     await storage.ping()
 
 
+untyped: Any = redis.asyncio  # its Sentinel has no types
+
+
 def client_of(connection_class: type[redis.asyncio.Connection]) -> redis.asyncio.Redis:
     pool = redis.asyncio.ConnectionPool(connection_class=connection_class)
     return redis.asyncio.Redis(connection_pool=pool)
@@ -75,7 +78,7 @@ def client_of(connection_class: type[redis.asyncio.Connection]) -> redis.asyncio
         (redis.asyncio.Redis(decode_responses=True), "without decode_responses"),
         (sync_redis.Redis(), "redis.asyncio.Redis"),
         (client_of(SentinelManagedConnection), "master_for"),
-        (redis.asyncio.Sentinel([("localhost", 1)]).slave_for("m"), "not slave_for"),
+        (untyped.Sentinel([("localhost", 1)]).slave_for("m"), "not slave_for"),
         ("redis+sentinel://localhost", "names it"),
         ("redis+sentinel://localhost/m/shop", "is a number"),
         ("redis+cluster://localhost/1", "only database 0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
@@ -39,14 +39,14 @@ Cure = Callable[[], object]
 
 
 @contextmanager
-def full() -> Iterator[tuple[RedisServer, Cure]]:
+def full() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer() as server:
         server.command("CONFIG", "SET", "maxmemory", "1")
         yield server, lambda: server.command("CONFIG", "SET", "maxmemory", "0")
 
 
 @contextmanager
-def loading() -> Iterator[tuple[RedisServer, Cure]]:
+def loading() -> Generator[tuple[RedisServer, Cure]]:
     """A replica that reads what its master has, slowly."""
     with (
         RedisServer("--repl-diskless-sync-delay", "0") as master,
@@ -68,7 +68,7 @@ def loading() -> Iterator[tuple[RedisServer, Cure]]:
 
 
 @contextmanager
-def busy() -> Iterator[tuple[RedisServer, Cure]]:
+def busy() -> Generator[tuple[RedisServer, Cure]]:
     """Somebody's script runs and runs."""
     with RedisServer("--lua-time-limit", "20") as server, server.connect() as other:
         script = b"while true do end"
@@ -78,7 +78,7 @@ def busy() -> Iterator[tuple[RedisServer, Cure]]:
 
 
 @contextmanager
-def unable_to_save() -> Iterator[tuple[RedisServer, Cure]]:
+def unable_to_save() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer() as server:
         (server.data / "dump.rdb").mkdir()  # where it would write
         server.command("CONFIG", "SET", "save", "3600 1")
@@ -89,27 +89,27 @@ def unable_to_save() -> Iterator[tuple[RedisServer, Cure]]:
 
 
 @contextmanager
-def too_few_replicas() -> Iterator[tuple[RedisServer, Cure]]:
+def too_few_replicas() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer("--min-replicas-to-write", "1") as server:
         yield server, lambda: server.command("CONFIG", "SET", "min-replicas-to-write", "0")
 
 
 @contextmanager
-def a_replica() -> Iterator[tuple[RedisServer, Cure]]:
+def a_replica() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer() as server:
         server.command("REPLICAOF", HOST, 1)
         yield server, lambda: server.command("REPLICAOF", "NO", "ONE")
 
 
 @contextmanager
-def a_replica_without_its_master() -> Iterator[tuple[RedisServer, Cure]]:
+def a_replica_without_its_master() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer("--replica-serve-stale-data", "no", "--replica-read-only", "no") as server:
         server.command("REPLICAOF", HOST, 1)
         yield server, lambda: server.command("REPLICAOF", "NO", "ONE")
 
 
 @contextmanager
-def asking_for_a_password() -> Iterator[tuple[RedisServer, Cure]]:
+def asking_for_a_password() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer("--requirepass", "s3cret") as server:
 
         def cure() -> None:
@@ -121,14 +121,14 @@ def asking_for_a_password() -> Iterator[tuple[RedisServer, Cure]]:
 
 
 @contextmanager
-def without_scripts() -> Iterator[tuple[RedisServer, Cure]]:
+def without_scripts() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer() as server:
         server.command("ACL", "SETUSER", "default", "-eval")
         yield server, lambda: server.command("ACL", "SETUSER", "default", "+eval")
 
 
 @contextmanager
-def without_messages() -> Iterator[tuple[RedisServer, Cure]]:
+def without_messages() -> Generator[tuple[RedisServer, Cure]]:
     with RedisServer() as server:
         server.command("ACL", "SETUSER", "default", "resetchannels")
         yield server, lambda: server.command("ACL", "SETUSER", "default", "allchannels")

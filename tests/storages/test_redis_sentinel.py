@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -93,7 +94,8 @@ async def test_the_client_of_a_sentinel_lends_its_settings(
     redis_sentinels: RedisSentinels, redis_sentinel_url: str
 ) -> None:
     places = [(HOST, sentinel.port) for sentinel in redis_sentinels.sentinels]
-    sentinel = redis.asyncio.Sentinel(places, client_name="lent")
+    untyped: Any = redis.asyncio  # its Sentinel has no types
+    sentinel = untyped.Sentinel(places, client_name="lent")
     client = sentinel.master_for(SERVICE, db=2)
     async with RedisStorage(client) as storage:
         await storage.set("a", 1, ttl=60)
