@@ -24,7 +24,7 @@ from tests.models import redis_scripts
 from tests.models.memcached_model import MemcachedModel
 from tests.models.redis_model import RedisModel
 from tests.models.serving import Fault, Server, once, serve
-from tests.scenes import opened, patience
+from tests.scenes import PATIENCE, opened, patience
 
 PROCESSES = 3
 STEPS = 60
@@ -39,7 +39,9 @@ class Side:
     """Some storages over one server, and what was leased and stored through them."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self.storages = [opened(url, namespace=namespace) for _ in range(PROCESSES)]
+        # On a busy machine either side may be slow.
+        options: dict[str, Any] = {"timeout": PATIENCE, "connect_timeout": PATIENCE}
+        self.storages = [opened(url, namespace=namespace, **options) for _ in range(PROCESSES)]
         self.leases: list[Lease | None] = []
         self.versions: dict[bytes, int] = {}
 
