@@ -1,6 +1,7 @@
 """Orders of events that are rare, forced: nothing old is served after an invalidation.
 
-What stands for a process is a storage object and a cache of its own.
+What stands for a process is a storage object and a cache of its own. Orders that have a name are in
+`tests.catalogue`.
 """
 
 from __future__ import annotations
@@ -56,37 +57,6 @@ OLD, NEW = "1 in version 0", "1 in version 1"
 
 
 # -- an invalidation elsewhere ---------------------------------------------------------------------
-
-
-@pytest.mark.smoke
-async def test_what_was_read_before_an_invalidation_elsewhere_is_not_stored(two: Two) -> None:
-    gate = two.truth.close_gate()
-    reading = two.b.call()
-    await two.truth.asked(1)
-    two.truth.version = 1
-    await two.a.thing.invalidate(1)
-    gate.set()
-    assert await reading == OLD  # it asked before the invalidation
-    assert two.b.thing.stats.fenced == 1
-    assert await two.b.thing(1) == NEW
-    assert await two.a.thing(1) == NEW
-    assert two.truth.loads == 2
-
-
-@pytest.mark.smoke
-async def test_a_late_joiner_gets_the_new_value(two: Two) -> None:
-    gate = two.truth.close_gate()
-    early = [two.b.call() for _ in range(5)]
-    await two.truth.asked(1)
-    two.truth.version = 1
-    await two.a.thing.invalidate(1)
-    late = [two.b.call() for _ in range(5)]
-    await two.b.joined(9)
-    gate.set()
-    async with patience():
-        assert set(await asyncio.gather(*early)) == {OLD}
-        assert set(await asyncio.gather(*late)) == {NEW}
-    assert two.truth.loads == 2
 
 
 async def test_a_late_joiner_of_a_load_that_fails_gets_the_new_value(two: Two) -> None:
@@ -204,18 +174,6 @@ async def test_a_waiting_process_does_not_take_what_was_invalidated_meanwhile(tw
 # -- a put during a load ---------------------------------------------------------------------------
 
 
-@pytest.mark.smoke
-async def test_a_value_put_during_a_load_stays(two: Two) -> None:
-    gate = two.truth.close_gate()
-    loading = two.b.call()
-    await two.truth.asked(1)
-    await two.a.thing.put("put", 1)
-    gate.set()
-    assert await loading == OLD
-    assert await two.a.thing(1) == await two.b.thing(1) == "put"
-    assert two.truth.loads == 1
-
-
 async def test_a_value_set_through_the_storage_during_a_load_stays(two: Two) -> None:
     gate = two.truth.close_gate()
     loading = two.b.call()
@@ -274,22 +232,6 @@ async def test_a_load_that_blocks_the_loop_loses_its_lease_and_is_not_stored(
     assert blocked.stats.lost == 1  # the second was given a lease long enough
     warnings = [record for record in caplog.records if "lost its lease" in record.getMessage()]
     assert len(warnings) == 1
-
-
-async def test_a_holder_that_is_silent_is_replaced_and_its_late_result_is_not_stored(
-    place: Place,
-) -> None:
-    a, b = place.open(), place.open()
-    key = as_key("silent")
-    seconds = place.shortest_lease
-    lease = (await a.lease([key], seconds))[key]
-    assert hasattr(lease, "seen")
-    truth = Truth()
-    process = Process(b, truth, lease_seconds=seconds)
-    async with asyncio.timeout(seconds + 1.5):
-        assert await process.cache.get_or_create("silent", lambda: "new") == "new"
-    assert await a.commit({lease: a.new_entry("late")}) == set()  # type: ignore[dict-item]  # see above
-    assert await b.get("silent") == "new"
 
 
 # -- any order at all ------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Naive:
 
 
 class Joining(Naive):
-    """Compares before it stores, so that nothing old is stored; and shares a load with whoever comes."""
+    """Compares before it stores, so that nothing old is; and shares a load with whoever comes."""
 
     def __init__(self, server: Server, load: Load) -> None:
         super().__init__(server, load)
@@ -148,7 +148,7 @@ class Counting(Naive):
 
 
 class Locking(Naive):
-    """A lock while it loads; whoever finds it locked gets the old value. The lock never runs out."""
+    """A lock, which never runs out, while it loads; who finds it locked gets the old value."""
 
     async def __call__(self, i: int) -> str:
         found: str | None = await self.server.get(i)
@@ -203,7 +203,7 @@ class Near(Naive):
 
 
 class Publishing(Near):
-    """Tells the other processes what to drop; they fetch it anew at once. Tells before it deletes."""
+    """Tells the others what to drop, which they fetch anew at once; and then deletes it."""
 
     def __init__(self, server: Server, load: Load) -> None:
         super().__init__(server, load)

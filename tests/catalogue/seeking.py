@@ -54,6 +54,8 @@ class World:
         self._loads = 0
         self.a: Any = make(self)
         self.b: Any = make(self)
+        self.readers: tuple[Any, ...] = (self.a, self.b)
+        """Who reads in the end."""
 
     async def load(self, i: int = 1) -> str:
         """Read the source; the answer takes its time."""
@@ -178,7 +180,7 @@ async def _play(
     await asyncio.gather(*[actor(world) for actor in actors])
     if after is not None:
         await after(world)
-    for process in (world.a, world.b):
+    for process in world.readers:
         await world.read(process)
     world.history.check()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,19 +15,25 @@ from gecaso.storages import (
 )
 from tests.scenes import Process, Truth
 
-__all__ = ["KINDS", "NEW", "OLD", "SHARED", "Stage", "Venue", "key_of"]
+__all__ = ["KINDS", "NEW", "OLD", "SHARED", "Stage", "Venue", "key_of", "no_longer"]
 
 SHARED = ("redis", "memcached", "sqlite", "postgres")
 KINDS = ("memory", *SHARED)
 
 OLD, NEW = "1 in version 0", "1 in version 1"
 
-PATIENT = {"timeout": 2.0, "connect_timeout": 5.0}  # seconds; a busy machine is no trouble
+PATIENCE = 5.0  # seconds; a busy machine is no trouble
 
 
 def key_of(i: int) -> str:
     """Return the key of a thing; functions that share a *template* on one storage are warned of."""
     return f"thing:{i}"
+
+
+async def no_longer(value: str, thing: Any) -> None:
+    """Wait until who asks is not given that value any more."""
+    while await thing(1) == value:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -48,7 +55,7 @@ class Venue:
 
     kind: str
     at: str = ""
-    opened: list[EntryStorage] = field(default_factory=list)
+    opened: list[EntryStorage] = field(default_factory=list[EntryStorage])
 
     def storage(self, **options: Any) -> EntryStorage:
         """Return the storage of one more process; in memory all share one object."""
@@ -61,10 +68,10 @@ class Venue:
     def _make(self, options: dict[str, Any]) -> EntryStorage:
         if self.kind == "memory":
             return MemoryStorage()
-        options = {"namespace": "catalogue", **options}
+        options = {"namespace": "catalogue", "timeout": PATIENCE, **options}
         if self.kind == "sqlite":
-            return SQLiteStorage(self.at, **{"timeout": 2.0, **options})
-        options = PATIENT | options
+            return SQLiteStorage(self.at, **options)
+        options = {"connect_timeout": PATIENCE, **options}
         if self.kind == "postgres":
             return PostgresStorage(self.at, **options)
         if self.kind == "redis":
@@ -72,9 +79,7 @@ class Venue:
         return MemcachedStorage(self.at, **options)
 
     def process(self, truth: Truth, storage: EntryStorage | None = None, **policy: Any) -> Process:
-        return Process(
-            self.storage() if storage is None else storage, truth, key=key_of, **policy
-        )
+        return Process(self.storage() if storage is None else storage, truth, key=key_of, **policy)
 
     def stage(self, **policy: Any) -> Stage:
         truth = Truth()

@@ -208,7 +208,7 @@ async def told(storage: EntryStorage, key: Any, started: asyncio.Event) -> objec
     raise AssertionError("the changes ended")
 
 
-@pytest.mark.parametrize("venue", ["postgres"], indirect=True)
+@pytest.mark.parametrize("venue", ["redis", "postgres"], indirect=True)
 async def test_publish_before_delete(stage: Stage) -> None:
     """Who is told of an invalidation, and looks at once, must not find the old value any more."""
     assert await stage.a.thing(1) == OLD
@@ -270,7 +270,7 @@ def test_publish_before_delete_is_found_in_the_naive_cache() -> None:
     found(Publishing, reader, writer, before=both_read)
 
 
-# --- promotion after invalidation, tag invalidated during load -------------------------------------
+# --- promotion after invalidation, tag invalidated during load ------------------------------------
 
 
 @pytest.mark.xfail(strict=True, raises=AttributeError, reason="tiers are not built yet")

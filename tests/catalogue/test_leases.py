@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from gecaso.keys import as_key
 from gecaso.testing import ChaosStorage, Faults
 from tests.catalogue.naive import Counting, Locking, Server, Unowned, naive
 from tests.catalogue.seeking import MODELS, SOUGHT, World, found, reader, sought, writer
-from tests.catalogue.stage import KINDS, NEW, OLD, SHARED, Stage, Venue
+from tests.catalogue.stage import KINDS, NEW, OLD, SHARED, Stage, Venue, no_longer
 from tests.scenes import Truth, patience
 
 KEY = as_key("thing:1")
@@ -86,7 +87,7 @@ async def slow_reader(world: World) -> None:
 @pytest.mark.parametrize("mechanism", SOUGHT)
 def test_lease_expired_and_taken_anew_is_searched_for(mechanism: str) -> None:
     renewals_fail = Faults(raise_before=0.5, on=("renew",))
-    how = {"faults": renewals_fail, "schedules": 60, "lease_seconds": 3}
+    how: dict[str, Any] = {"faults": renewals_fail, "schedules": 60, "lease_seconds": 3}
     sought(mechanism, slow_reader, writer, reader, **how)
 
 
@@ -136,7 +137,7 @@ def test_lease_with_the_same_token_is_found_where_tokens_are_reused(
 
 
 async def test_holder_dies(venue: Venue) -> None:
-    """It is replaced when its lease has run out; and if it was not dead, its value is not stored."""
+    """It is replaced when its lease has run out; if it was not dead, its value is not stored."""
     seconds = 3.0 if venue.kind == "memcached" else 0.3
     there = venue.storage()
     lease = await took(there, seconds)
@@ -158,8 +159,7 @@ async def test_holder_dies_while_the_old_value_is_served(venue: Venue) -> None:
     await asyncio.sleep(0.06)
     assert await stage.b.thing(1) == OLD
     async with asyncio.timeout(1.5):
-        while await stage.b.thing(1) == OLD:
-            await asyncio.sleep(0.02)
+        await no_longer(OLD, stage.b.thing)
 
 
 async def test_holder_dies_fools_the_naive_cache() -> None:
@@ -259,7 +259,7 @@ def test_marker_evicted_is_found_in_the_naive_cache() -> None:
 
 
 ROUGH = {"redis": 0.1, "postgres": 0.1, "memcached": 4.0}
-"""Seconds to which a machine whose clock is off knows that of the server; memcached tells seconds."""
+"""Seconds to which a machine whose clock is off knows the server's; memcached tells seconds."""
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
@@ -267,7 +267,8 @@ ROUGH = {"redis": 0.1, "postgres": 0.1, "memcached": 4.0}
 async def test_clock_skew(monkeypatch: pytest.MonkeyPatch, venue: Venue, hours: int) -> None:
     """A machine whose clock is hours off stores; elsewhere it is fresh for its ttl, no longer."""
     rough = ROUGH[venue.kind]
-    policy = {"ttl": rough + 1.0, "stale_if_error": 60.0}  # kept for longer: clocks are compared
+    ttl = rough + 1.0
+    policy: dict[str, Any] = {"ttl": ttl, "stale_if_error": 60}  # longer, so that clocks matter
     truth = Truth()
     right = venue.process(truth, **policy)
     assert await right.thing(2) == "2 in version 0"
@@ -277,11 +278,11 @@ async def test_clock_skew(monkeypatch: pytest.MonkeyPatch, venue: Venue, hours: 
     await wrong.thing.put("put", 1)  # before it has ever asked the server for the time
     entry = await right.thing.entry(1)
     assert entry.value == "put"
-    assert abs(entry.fresh_until - right.storage.now() - policy["ttl"]) < rough + 0.5
+    assert abs(entry.fresh_until - right.storage.now() - ttl) < rough + 0.5
     assert await wrong.thing(1) == "put"
     assert await wrong.thing(2) == "2 in version 0"
     if venue.kind != "memcached":
-        await asyncio.sleep(policy["ttl"] + rough)
+        await asyncio.sleep(ttl + rough)
         assert await Stage(truth, right, wrong).left() == {OLD}
 
 

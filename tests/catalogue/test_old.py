@@ -98,7 +98,7 @@ async def trouble_begins(world: World) -> None:
 
 @pytest.mark.parametrize("mechanism", SOUGHT)
 def test_fallback_revives_a_removed_value_is_searched_for(mechanism: str) -> None:
-    old = {"ttl": 1, "stale_if_error": 60}
+    old: dict[str, Any] = {"ttl": 1, "stale_if_error": 60}
     sought(mechanism, trouble_begins, removes, before=grown_old, **old)
 
 
@@ -108,7 +108,7 @@ def test_fallback_revives_a_removed_value_is_found_in_the_naive_cache() -> None:
 
 # --- background completion after invalidation -----------------------------------------------------
 
-BEHIND = {
+BEHIND: dict[str, dict[str, Any]] = {
     "stale_while_revalidate": {"stale_while_revalidate": 60},
     "soft_timeout": {"stale_if_error": 60, "soft_timeout": 0.02},
 }
@@ -161,7 +161,7 @@ async def settled(world: World) -> None:
 def test_background_completion_after_invalidation_is_searched_for(
     mechanism: str, served: str
 ) -> None:
-    old = {"ttl": 1, **BEHIND[served]}
+    old: dict[str, Any] = {"ttl": 1, **BEHIND[served]}
     sought(mechanism, served_old, writer, before=grown_old, after=settled, schedules=60, **old)
 
 
@@ -197,7 +197,7 @@ async def negative_during_load(stage: Stage) -> set[str]:
     return {await asked(stage.a.thing(1)), await asked(stage.b.thing(1))}
 
 
-KEPT = {"error_ttl": {LookupError: 60}}
+KEPT: dict[str, Any] = {"error_ttl": {LookupError: 60}}
 
 
 async def test_negative_entry_survives_an_insert(venue: Venue) -> None:

@@ -217,12 +217,13 @@ async def test_old_snapshot_in_a_transaction(tables: Tables) -> None:
     """Whoever reads in such a transaction says so, and what he reads is not stored."""
 
     async def thing(i: int) -> str:
-        return await tables.thing.uncached(i)
+        value: str = await tables.thing.uncached(i)
+        return value
 
-    cached = Cache(tables.storage).cached(
-        ttl=60, bypass=lambda i: tables.reader.is_in_transaction()
-    )
-    around = cached(thing)
+    def has_snapshot(i: int) -> bool:
+        return bool(tables.reader.is_in_transaction())
+
+    around = Cache(tables.storage).cached(ttl=60, bypass=has_snapshot)(thing)
     await old_snapshot(tables, around)
     assert await around(1) == NEW
 
