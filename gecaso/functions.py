@@ -148,7 +148,7 @@ class Function:
             self.compiled.bind(None, _no_time, None, miss)
         else:
             partition = local.partition(self.keying.owner)
-            local.users.add(self)
+            local.used_by(self)
             self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
 
     def _call(
