@@ -6,13 +6,20 @@ from tests.mutation.guards import Mutant
 
 __all__ = ["CORE"]
 
-FLIGHTS = ("tests/test_flight.py", "tests/test_interleavings.py", "tests/test_promises.py")
-INTERLEAVED = ("tests/test_interleavings.py", "tests/test_promises.py", "tests/test_cache.py")
+CROSSING = "tests/catalogue/test_crossing.py"
+FLIGHTS = (
+    "tests/test_flight.py",
+    "tests/test_interleavings.py",
+    CROSSING,
+    "tests/test_promises.py",
+)
+INTERLEAVED = (CROSSING, "tests/test_promises.py", "tests/test_cache.py")
 INVALIDATED = ("tests/test_interleavings.py", "tests/test_guard.py", "tests/test_faults.py")
 LEASES = ("tests/test_leases.py", "tests/storages/test_memory.py", "tests/test_interleavings.py")
 LOST = ("tests/test_lost_commits.py", "tests/test_interleavings.py", "tests/test_faults.py")
 ADAPTED = ("tests/test_adapted.py", "tests/test_adapted_loops.py")
 FORKS = ("tests/test_forks.py", "tests/test_leases.py")
+LOCALLY = ("tests/test_local_loading.py",)
 
 FLIGHT = "gecaso/flight.py"
 LOCAL = "gecaso/local.py"
@@ -27,12 +34,8 @@ CORE = (
     Mutant(
         "a commit does not ask whether the lease is still out (in process)",
         LOCAL,
-        (
-            "            if not self.leases.owns(lease):\n"
-            "                return False\n"
-            "            self.write"
-        ),
-        "            self.write",
+        "        if not self.leases.owns(lease):\n            return False\n        self.write",
+        "        self.write",
         INTERLEAVED,
     ),
     Mutant(
@@ -119,7 +122,7 @@ CORE = (
         LOCAL_LOADING,
         "            outcome = self._outcome_of(call, lease.seen, early)\n",
         "            outcome = None\n",
-        FLIGHTS,
+        (*LOCALLY, *FLIGHTS),
     ),
     Mutant(
         "no look after the lease (over a network)",
@@ -155,7 +158,7 @@ CORE = (
         LOCAL_LOADING,
         "return Outcome(error=error, upto=early if fenced else mark)",
         "return Outcome(error=error)",
-        FLIGHTS,
+        (*LOCALLY, *FLIGHTS),
     ),
     Mutant(
         "late joiners of a fenced load get its error (over a network)",
@@ -225,7 +228,7 @@ CORE = (
         "gecaso/loading.py",
         "if shared.task is None or not shared.task.cancelling():",
         "if True:",
-        (*FLIGHTS, "tests/test_loops.py"),
+        (*LOCALLY, *FLIGHTS, "tests/test_loops.py"),
     ),
     Mutant(
         "all callers get the very same exception",
@@ -253,7 +256,7 @@ CORE = (
         "gecaso/loading.py",
         "            return ABANDONED  # each caller looks again",
         "            return None  # each caller looks again",
-        ("tests/test_flight.py", "tests/test_policy.py", "tests/test_promises.py"),
+        (*LOCALLY, "tests/test_flight.py", "tests/test_policy.py", "tests/test_promises.py"),
     ),
     Mutant(
         "who joins while a commit's answer is on its way gets its value (over a network)",
@@ -280,7 +283,7 @@ CORE = (
     Mutant(
         "clear does not detach the loads under way",
         WRITING,
-        "self._loading.flights.detach_where(lambda key: _owner_of(key) is owner)",
+        "self._loading.flights.detach_where(concerns)",
         "pass",
         ("tests/test_functions.py", "tests/test_operations.py", "tests/test_cache.py"),
     ),
@@ -405,10 +408,17 @@ CORE = (
         ("tests/test_keeper.py", "tests/test_processes.py"),
     ),
     Mutant(
-        "a lease is renewed after its load has ended",
+        "the timer of a lease outlives its load",
         "gecaso/keeper.py",
         "        self._timer.cancel()\n",
         "        pass\n",
+        ("tests/test_keeper.py", "tests/test_interleavings.py"),
+    ),
+    Mutant(
+        "a lease is renewed after its load has ended",
+        "gecaso/keeper.py",
+        "        self._stopped = True\n",
+        "        return\n",
         ("tests/test_keeper.py", "tests/test_interleavings.py"),
     ),
     # --- storages of three methods --------------------------------------------------------------

@@ -27,11 +27,24 @@ KEEPING = (
         ("tests/test_freshness.py", *HITS),
     ),
     Mutant(
-        "a dead entry is found",
+        "a dead entry is found by a lookup (in process)",
         "gecaso/local.py",
-        "return entry if entry is not None and self.clock() < entry.dead_after else None",
-        "return entry",
-        MEMORY,
+        (
+            "            if entry is not None and self.clock() < entry.dead_after:\n"
+            "                self.hits += 1"
+        ),
+        "            if entry is not None:\n                self.hits += 1",
+        (*MEMORY, "tests/storages/test_machine.py"),
+    ),
+    Mutant(
+        "a dead entry is found beside a lease (in process)",
+        "gecaso/local.py",
+        (
+            "            if entry is not None and self.clock() < entry.dead_after:\n"
+            "                if isinstance(got, Lease):"
+        ),
+        "            if entry is not None:\n                if isinstance(got, Lease):",
+        (*MEMORY, "tests/storages/test_machine.py"),
     ),
     Mutant(
         "get gives what is no longer fresh",
