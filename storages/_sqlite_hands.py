@@ -55,7 +55,7 @@ class Hand:
             link.close()
 
     def attempt(self, do: Callable[[Link], T], give_up: float, timeout: float) -> T:
-        """Return ``do(link)``, done on the file that is in its place before and after.
+        """Return ``do(link)``, done on the file that is in its place afterwards.
 
         Raises `StorageTimeout` when somebody else keeps the file until ``give_up``, a moment of
         `time.monotonic`, and `StorageError` for other trouble.
@@ -89,7 +89,6 @@ class Hand:
         try:
             if link is None:
                 link = self._link = Link(self.path, self._clock)
-            link.check_place()
             result = do(link)
             link.check_place()  # or it was done to a file that nobody else sees
             return result
