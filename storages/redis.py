@@ -201,9 +201,7 @@ class RedisStorage(EntryStorage):
         wanted = {key: (self._name(key), new_token()) for key in keys}
         started = time.monotonic()
         apart = self._hub.get().is_cluster
-        taking = [
-            scripts.take(name, token, seconds, apart=apart) for name, token in wanted.values()
-        ]
+        taking = [scripts.take(*names, seconds, apart=apart) for names in wanted.values()]
         each = len(taking[0]) if taking else 1
         try:
             replies = partly(await self._call(chain.from_iterable(taking), each=each), is_taking)

@@ -115,7 +115,7 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[RedisCluster]:
     """The Redis Cluster that tests share; do not stop, pause or kill its nodes."""
-    yield from running(RedisCluster())
+    yield from running(RedisCluster(node_timeout=10_000))  # a busy machine kills no node
 
 
 @pytest.fixture(scope="session")

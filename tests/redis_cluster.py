@@ -37,9 +37,9 @@ def free_pair() -> int:
 
 
 class ClusterNode(RedisServer):
-    """One node, which soon calls another one that is silent failed."""
+    """One node; another that is silent for ``node_timeout`` milliseconds is failed to it."""
 
-    def __init__(self, *args: str, node_timeout: int = 400, tls: bool = False) -> None:
+    def __init__(self, *args: str, node_timeout: int, tls: bool = False) -> None:
         super().__init__(*args, tls=tls)
         self.port = free_pair()
         if tls:
@@ -82,9 +82,19 @@ class ClusterNode(RedisServer):
 class RedisCluster:
     """Masters with a share of the slots each, and ``replicas`` for each of them."""
 
-    def __init__(self, *args: str, masters: int = 3, replicas: int = 0, tls: bool = False) -> None:
-        self.masters = [ClusterNode(*args, tls=tls) for _ in range(masters)]
-        self.replicas = [ClusterNode(*args) for _ in range(masters * replicas)]
+    def __init__(
+        self,
+        *args: str,
+        masters: int = 3,
+        replicas: int = 0,
+        tls: bool = False,
+        node_timeout: int = 500,
+    ) -> None:
+        def node() -> ClusterNode:
+            return ClusterNode(*args, node_timeout=node_timeout, tls=tls)
+
+        self.masters = [node() for _ in range(masters)]
+        self.replicas = [node() for _ in range(masters * replicas)]
 
     def __repr__(self) -> str:
         return f"<RedisCluster of {self.nodes}>"

@@ -51,7 +51,7 @@ async def names_in(upcoming: Callable[[], asyncio.Future[Change]], wanted: set[s
 
 @pytest.fixture
 async def storage(redis_url: str) -> AsyncIterator[RedisStorage]:
-    async with RedisStorage(redis_url, namespace="t") as storage:
+    async with RedisStorage(redis_url, namespace="t", timeout=5, connect_timeout=5) as storage:
         yield storage
 
 
@@ -59,7 +59,7 @@ async def test_writes_of_anybody_and_expiries_are_told_by_the_names_of_the_keys(
     storage: RedisStorage, redis_url: str, redis_server: RedisServer
 ) -> None:
     async with (
-        RedisStorage(redis_url, namespace="t") as other,
+        RedisStorage(redis_url, namespace="t", timeout=5, connect_timeout=5) as other,
         RedisStorage(redis_url, namespace="tt") as stranger,
         following(storage) as upcoming,
     ):
@@ -78,7 +78,10 @@ async def test_writes_of_anybody_and_expiries_are_told_by_the_names_of_the_keys(
 async def test_the_lease_of_a_load_is_no_change_and_its_commit_is(
     storage: RedisStorage, redis_url: str
 ) -> None:
-    async with RedisStorage(redis_url, namespace="t") as other, following(storage) as upcoming:
+    async with (
+        RedisStorage(redis_url, namespace="t", timeout=5, connect_timeout=5) as other,
+        following(storage) as upcoming,
+    ):
         for key in (as_key("a"), as_key("b")):
             lease = (await other.lease([key], 10))[key]
             assert isinstance(lease, Lease)
@@ -179,7 +182,7 @@ async def test_in_a_cluster_every_node_tells(
     redis_cluster_url: str, redis_cluster: RedisCluster
 ) -> None:
     async with (
-        RedisStorage(redis_cluster_url, namespace="t") as storage,
+        RedisStorage(redis_cluster_url, namespace="t", timeout=5, connect_timeout=5) as storage,
         following(storage) as upcoming,
     ):
         names = {f"k{number}" for number in range(30)}

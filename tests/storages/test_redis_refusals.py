@@ -170,7 +170,7 @@ async def test_a_refusal_says_what_to_do_costs_no_value_and_ends_by_itself(
             started = time.monotonic()
             for _ in range(10):
                 assert await load("x") == "x"
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 3  # not the time of ten leases
             assert loads == 10
             cure()
             give_up = time.monotonic() + PATIENCE

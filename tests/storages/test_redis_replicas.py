@@ -74,7 +74,7 @@ async def test_without_the_replica_an_invalidation_fails_and_reads_go_on(
         assert await load("b") == "b"
         assert await load("b") == "b"
         assert load.stats.hits == 1
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1
         replica.resume()
         await storage.remove("a")
 

