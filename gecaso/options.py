@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from gecaso.errors import ConfigurationError, UnknownOption
@@ -52,7 +53,10 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
         error = unknown_option(name, known | names | {*KEY_OPTIONS, "loop"})
         if not any_name or error.nearest is not None:
             raise error
-    given = {**params, **own.pop("params", {})}
+    more = own.pop("params", {})
+    if not isinstance(more, Mapping):
+        raise TypeError(f"params= maps names to what the storage's `set` is given, not {more!r}")
+    given = {**params, **more}
     if base is not None:
         given = {**base.params, **given}
     for name in given:

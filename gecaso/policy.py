@@ -80,7 +80,7 @@ class Policy(NamedTuple):
         _check_choice("on_storage_error", self.on_storage_error, ("load", "raise"))
         _check_choice("on_invalidate_error", self.on_invalidate_error, ("raise", "journal"))
         _check_choice("overload", self.overload, ("wait", "stale", "raise"))
-        if not 0 <= self.jitter < 1:
+        if not (isinstance(self.jitter, int | float) and 0 <= self.jitter < 1):
             raise ValueError(
                 f"jitter is a fraction of the ttl from 0 to below 1, not {self.jitter!r}"
             )
@@ -158,7 +158,11 @@ def _window(name: str, value: Any) -> float:
     return 0.0 if value is None or value == 0 else seconds(value, option=name)
 
 
-def _error_ttl(given: Mapping[Any, Any]) -> Mapping[type[Exception], float]:
+def _error_ttl(given: Any) -> Mapping[type[Exception], float]:
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"error_ttl= maps classes of exceptions to times, as {{KeyError: 10}}, not {given!r}"
+        )
     for kind in given:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -271,7 +270,8 @@ class Rows:
     async def clear(self, session: Session, lock: str | None, origin: str) -> None:
         """Begin another generation."""
         statements, told = self.server.statements, self.names.cleared(origin)
-        generation = random.getrandbits(62)
+        # Not from `random`: a program that seeds it would begin the same generation twice.
+        generation = int.from_bytes(os.urandom(8), "big") >> 2
         await session.fetch(
             statements.clear, self.names.own, generation, lock, told, statements.channel
         )

@@ -547,3 +547,14 @@ async def test_a_storage_goes_with_its_users() -> None:
     del storage
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("error", [OSError("down"), asyncio.CancelledError()])
+async def test_a_lease_is_given_back_if_the_look_after_it_fails(error: BaseException) -> None:
+    storage, key = Faulty(), as_key("k")
+    adapted = adapt(storage)
+    storage.raises["get"] = error
+    with pytest.raises(StorageError):
+        await adapted.lease([key], 60)
+    storage.raises.clear()
+    assert isinstance((await adapted.lease([key], 60))[key], Lease)

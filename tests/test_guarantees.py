@@ -57,3 +57,25 @@ def test_every_name_that_looks_like_a_test_is_in_a_list_that_is_checked() -> Non
 def test_the_table_has_the_promises_and_their_titles() -> None:
     table = dict(re.findall(r"^\| \*\*(G\d+b?)\*\* (.+?) \|", PAGE, re.MULTILINE))
     assert table == {promise: title for promise, title, _ in SECTION.findall(PAGE)}
+
+
+CATALOGUE = PAGE.partition("\n## The catalogue\n")[2]
+ENTRIES = re.findall(r"^\| ([^|]+) \| (closed|bounded|yours|not built) \|", CATALOGUE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("entry", [entry for entry, _ in ENTRIES])
+def test_an_entry_of_the_catalogue_has_a_test_named_like_it(entry: str) -> None:
+    name = "test_" + re.sub(r"[ –-]", "_", entry.replace("'", ""))
+    assert name in [test for _, test in named(CATALOGUE)]
+
+
+def test_every_test_of_the_catalogue_is_on_the_page() -> None:
+    files = sorted((ROOT / "tests" / "catalogue").glob("test_*.py"))
+    tests = [
+        (f"tests/catalogue/{file.name}", name)
+        for file in files
+        for name in functions_in(f"tests/catalogue/{file.name}")
+        if name.startswith("test_")
+    ]
+    assert sorted(tests) == sorted(named(CATALOGUE))
+    assert len(ENTRIES) == 29

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -52,6 +54,15 @@ async def test_a_keeper_that_is_stopped_renews_no_more(storage: Distant) -> None
     await asyncio.sleep(0.05)
     assert storage.asked["renew"] == before
     assert asyncio.all_tasks() == {asyncio.current_task()} | _runner_tasks()
+
+
+async def test_a_keeper_that_is_stopped_is_let_go_at_once(storage: Distant) -> None:
+    keeper = Keeper(storage, await leased(storage, 600), 600)
+    gone = weakref.ref(keeper)
+    keeper.stop()
+    del keeper
+    gc.collect()
+    assert gone() is None  # no timer holds it, nor the lease and the storage
 
 
 def _runner_tasks() -> set[asyncio.Task[object]]:

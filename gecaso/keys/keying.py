@@ -42,6 +42,12 @@ class KeyOptions:
     ) -> None:
         if isinstance(ignore, str):
             raise TypeError(f'ignore must be a tuple of names: ignore=("{ignore}",)')
+        if not (isinstance(ignore, tuple | list) and all(isinstance(name, str) for name in ignore)):
+            raise TypeError(f"ignore must be a tuple of names of parameters, not {ignore!r}")
+        if not isinstance(namespace, str | None):
+            raise TypeError(f"namespace must be a text, not {namespace!r}")
+        if not isinstance(version, str | int | None):
+            raise TypeError(f"version must be a text or a whole number, not {version!r}")
         if on_key_error not in ("raise", "call"):
             raise ConfigurationError(
                 f"on_key_error must be 'raise' or 'call', not {on_key_error!r}"
@@ -49,7 +55,7 @@ class KeyOptions:
         if not (key is None or isinstance(key, str) or callable(key)):
             raise TypeError(f"key must be a template or a function, not {key!r}")
         self.key = key
-        self.ignore = ignore
+        self.ignore = tuple(ignore)
         self.namespace = namespace
         self.version = version
         self.hash_key = hash_key

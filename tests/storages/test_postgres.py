@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -203,6 +204,14 @@ async def test_namespaces_are_apart_and_cleared_apart(
             wanted = {} if number <= cleared else {"k": number, "b:k": number}
             assert await other.get_many(["k", "b:k"]) == wanted
         await storage.aclose()
+
+
+async def test_programs_that_seed_random_alike_clear_all_the_same(storage: PostgresStorage) -> None:
+    for _ in range(2):
+        random.seed(7)
+        await storage.set("a", 1)
+        await storage.clear()
+        assert await storage.get_many("a") == {}
 
 
 async def test_what_was_cleared_is_deleted(
