@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "features.md").read_text()
-ROW = re.compile(r"^\| (\d+) \| .+? \| (yes|in part|planned) \| .* \| (?:`(\S+)` )?\|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| (\d+) \| .+? \| (yes|in part|planned) \| .* \| (?:`(\S+)` )?\|$", re.MULTILINE
+)
 ROWS: list[tuple[str, str, str]] = ROW.findall(PAGE)
 
 
