@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import (
@@ -16,6 +17,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Generator,
     Iterable,
     Mapping,
 )
@@ -29,6 +31,7 @@ from gecaso.keys import Key, Owner, as_key
 from gecaso.waiting import steps
 
 if TYPE_CHECKING:
+    from gecaso.advice.recording import Recorder
     from gecaso.breaker import Breaker
     from gecaso.health import Health
 
@@ -121,6 +124,8 @@ class EntryStorage(BaseStorage):
     """Whether entries come back with their times; without them nothing old can be served."""
     default_ttl: float | None = None
     """Seconds that a value is kept when neither `set` nor the cache says; None: for ever."""
+    recorder: Recorder | None = None
+    """Who notes which keys are asked for, while that is `recording`."""
 
     @property
     def takes(self) -> Callable[..., Any]:
@@ -221,6 +226,25 @@ class EntryStorage(BaseStorage):
     def learn(self, types: Iterable[type]) -> None:
         """Take note of types that values to come may have."""
 
+    @contextlib.contextmanager
+    def recording(
+        self, path: str | os.PathLike[str], *, sample: float = 0.01
+    ) -> Generator[Recorder, None, None]:
+        """Record which keys are asked for into a file, for ``python -m gecaso advise``.
+
+        ``sample`` is the part of the keys that is recorded, with all their requests. A file that is
+        there already stays: another beside it is named after the process. Raises `OSError` if none
+        can be written, `ConfigurationError` if the storage is being recorded.
+        """
+        from gecaso.advice.recording import Recorder  # most programs never record
+
+        recorder = Recorder(path, sample=sample)
+        recorder.begin(self)
+        try:
+            yield recorder
+        finally:
+            recorder.close()
+
     # --- plain values over the same entries ---------------------------------------------------
 
     async def get(self, key: Any, *, stale: bool = False) -> Any:
@@ -228,7 +252,10 @@ class EntryStorage(BaseStorage):
 
         With ``stale`` an old value, too, as long as it is kept.
         """
-        entry = await self.lookup(as_key(key))
+        wanted = as_key(key)
+        if self.recorder is not None:
+            self.recorder.looked_up(wanted)
+        entry = await self.lookup(wanted)
         if entry is None or not self.now() < (entry.dead_after if stale else entry.fresh_until):
             raise KeyError(key)
         if stale and entry.kind != "value":
@@ -251,6 +278,9 @@ class EntryStorage(BaseStorage):
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
         """Return the fresh values of those ``keys`` that are there, in one round trip."""
         asked = {as_key(key): key for key in keys}
+        if self.recorder is not None:
+            for key in asked:
+                self.recorder.looked_up(key)
         found = await self.fetch(asked)
         now = self.now()
         return {asked[key]: entry.value for key, entry in found.items() if now < entry.fresh_until}

@@ -190,6 +190,7 @@ class Cache:
         is out of reach, returns ``default``; without one raises `KeyError`.
         """
         call = self._call(key, max_age)
+        self._note(call)
         entry = await self._loading.look(call, ASYNC)
         if entry is not None and is_wanted(entry, self._loading.storage.now(), call.max_age, stale):
             return self._loading.value(call, entry)
@@ -258,6 +259,7 @@ class Cache:
 
         age = _max_age(max_age)
         call = Call(as_key(key), load, policy, self._counters, max_age=age)
+        self._note(call)
         return await self._loading.obtain(call, ASYNC)
 
     def _with_ttl(self, ttl: Ttl) -> Policy:
@@ -268,6 +270,10 @@ class Cache:
     def _call(self, key: Any, max_age: Duration | None) -> Call:
         age = _max_age(max_age)
         return Call(as_key(key), _no_load, self._policy, self._counters, max_age=age)
+
+    def _note(self, call: Call) -> None:
+        if (recorder := self._loading.storage.recorder) is not None:
+            recorder.looked_up(call.key)
 
     # --- functions ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
+from os import PathLike
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from gecaso.background import Runner
@@ -68,6 +69,7 @@ def cached(
     on_load: Callable[[Any], object] | None = ...,
     on_promote: Callable[[Any], object] | None = ...,
     on_evict: Callable[[Any], object] | None = ...,
+    record: str | PathLike[str] | None = ...,
     loop: Any = ...,
     params: Mapping[str, Any] = ...,
     **storage_params: Any,
@@ -110,6 +112,8 @@ def cached(storage: Any = None, /, **options: Any) -> Any:
       returns while there is no value. ``dump(value)``, ``load(stored)``: what is stored in place
       of a value. ``on_load``, ``on_promote``, ``on_evict``: called with the event, see
       `gecaso.events`.
+    * ``record``: a file that takes one in a hundred of the keys asked for, with all their requests,
+      for ``python -m gecaso advise``.
     * ``loop``: the event loop through which a plain function reaches a network storage.
     * ``params``: parameters for ``storage.set``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from gecaso.keys import Key
 
-__all__ = ["Busy", "Entry", "Kind", "Lease", "new_token"]
+__all__ = ["Busy", "Entry", "Kind", "Lease", "new_token", "set_hot"]
 
 Kind = Literal["value", "error", "uncacheable"]
 
@@ -100,6 +100,10 @@ class Entry:
         other.home = None
         other.hot = False
         return other
+
+
+set_hot: Callable[[Entry, bool], None] = Entry.__dict__["hot"].__set__
+"""Set the flag, and nothing else: where an entry is recorded, ``entry.hot = True`` notes a hit."""
 
 
 class Lease:

@@ -56,6 +56,7 @@ __all__ = [
     "StorageFailed",
     "Uncacheable",
     "active",
+    "changed",
     "emit",
     "hooks",
     "listening",
@@ -128,14 +129,19 @@ def on_change(watcher: Callable[[], None]) -> None:
     _watchers.append(watcher)
 
 
+def changed() -> None:
+    """Have every function look again who listens, and whether it is recorded."""
+    for watcher in _watchers:
+        watcher()
+
+
 def _change(edit: Callable[[tuple[Hook, ...]], tuple[Hook, ...]]) -> None:
     global hooks
     with _lock:
         before, hooks = hooks, edit(hooks)
-        changed = bool(before) != bool(hooks)
-    if changed:
-        for watcher in _watchers:
-            watcher()
+        is_other = bool(before) != bool(hooks)
+    if is_other:
+        changed()
 
 
 def __getattr__(name: str) -> object:

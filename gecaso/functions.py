@@ -27,6 +27,7 @@ from gecaso.policy import Policy
 from gecaso.writing import Writing
 
 if TYPE_CHECKING:
+    from gecaso.advice.recording import Recorder
     from gecaso.network_loading import NetworkLoading
 
 __all__ = ["CacheInfo", "Function", "Stats"]
@@ -126,6 +127,10 @@ class Function:
         storage.learn(known_types_of(function))
         if self.policy.on_evict is not None:
             self._watch(self.policy.on_evict)
+        if self.policy.record is not None:
+            from gecaso.advice.recording import record  # most programs never record
+
+            record(storage, self.policy.record)
         self.bind()
 
     def bind(self) -> None:
@@ -137,6 +142,9 @@ class Function:
         else:
             slow = local is not None or self.policy.refresh_after or self.policy.load
             miss = self._miss if slow else self._network_miss()
+        if (recorder := self.recorder) is not None:
+            recorder.follow(self)
+            miss = recorder.noting(self._key, miss)
         if self.keying.is_method and self.keying.options.on_key_error == "call":
             miss = functools.partial(self._miss_or_call, miss)
         if self.policy.bypass is not None:
@@ -199,7 +207,17 @@ class Function:
 
     def _asks_first(self) -> bool:
         """Whether a hit, too, takes the long way."""
+        if self.recorder is not None and not getattr(self.loading.local, "marks", True):
+            return True
         return bool(self.policy.bypass or self.policy.load or switch.is_off())
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Who notes the calls, if they are recorded."""
+        recorder = self.loading.storage.recorder
+        if recorder is None or (recorder.is_partial and self.policy.record is None):
+            return None
+        return recorder
 
     def _miss_unless(
         self,
@@ -277,6 +295,11 @@ class Function:
 
     # --- operations that need no colour -------------------------------------------------------
 
+    def owners(self) -> set[Owner]:
+        """Return what its keys belong to, in this process."""
+        instances = [owner for _, owner in list(self._owners.values())]
+        return {self.keying.owner, self.keying.instance_owner, *instances}
+
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """Return the key of a call with these arguments."""
         typed_key = self.compiled.typed_key(*args, **kwargs)
@@ -308,8 +331,7 @@ class Function:
         maxsize = getattr(storage, "maxsize", None)
         size = 0
         if (local := self.loading.local) is not None:
-            owners = {self.keying.owner, *(owner for _, owner in list(self._owners.values()))}
-            size = sum(local.count_now(owner) for owner in owners)
+            size = sum(local.count_now(owner) for owner in self.owners())
         return CacheInfo(stats.hits, stats.misses, maxsize, size)
 
     def cache_parameters(self) -> dict[str, Any]:
@@ -340,9 +362,7 @@ class Function:
             owner, is_own = keying.keys_of(instance)
             self.writing.clear_now(owner, is_own)
             return
-        for owner in {keying.owner, keying.instance_owner}:
-            self.writing.clear_now(owner)
-        for _, owner in list(self._owners.values()):
+        for owner in self.owners():
             self.writing.clear_now(owner)
 
     def keys_now(self, instance: object = None) -> list[Key]:
@@ -360,8 +380,7 @@ class Function:
         if instance is not None and keying.is_method:
             owner, is_own = keying.keys_of(instance)
             return [key for key in local.keys_now(owner) if is_own(key.typed)]
-        owners = {keying.owner, keying.instance_owner, *(o for _, o in list(self._owners.values()))}
-        return [key for owner in owners for key in local.keys_now(owner)]
+        return [key for owner in self.owners() for key in local.keys_now(owner)]
 
     def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, refresh: bool) -> Call:
         positional, named = self.compiled.split(*args, **kwargs)

@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from gecaso import events
@@ -46,6 +46,8 @@ class LocalStorage(EntryStorage):
 
     shared = False
     notifies = True
+    marks: ClassVar[bool] = False
+    """Whether it tells its recorder what it stores; functions then tell of every hit."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

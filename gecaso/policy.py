@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from math import inf
+from os import PathLike, fspath
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -61,6 +62,7 @@ class Policy(NamedTuple):
     on_load: Callable[[Any], object] | None = None
     on_promote: Callable[[Any], object] | None = None
     on_evict: Callable[[Any], object] | None = None
+    record: str | PathLike[str] | None = None
 
     @classmethod
     def make(cls, base: Self | None = None, /, **options: Any) -> Self:
@@ -80,10 +82,13 @@ class Policy(NamedTuple):
         _check_choice("on_storage_error", self.on_storage_error, ("load", "raise"))
         _check_choice("on_invalidate_error", self.on_invalidate_error, ("raise", "journal"))
         _check_choice("overload", self.overload, ("wait", "stale", "raise"))
-        if not (isinstance(self.jitter, int | float) and 0 <= self.jitter < 1):
+        jitter: Any = self.jitter
+        if not (isinstance(jitter, int | float) and 0 <= jitter < 1):
             raise ValueError(
                 f"jitter is a fraction of the ttl from 0 to below 1, not {self.jitter!r}"
             )
+        if self.record is not None:
+            fspath(self.record)  # raises for what is no path
         refresh_after: Any = self.refresh_after
         if refresh_after is not None and not isinstance(refresh_after, XFetch):
             refresh_after = seconds(refresh_after, option="refresh_after")
@@ -163,13 +168,14 @@ def _error_ttl(given: Any) -> Mapping[type[Exception], float]:
         raise TypeError(
             f"error_ttl= maps classes of exceptions to times, as {{KeyError: 10}}, not {given!r}"
         )
-    for kind in given:
+    ttls: Mapping[Any, Any] = given
+    for kind in ttls:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(
                 "error_ttl= maps classes of exceptions to times, such as {KeyError: 10}; "
                 f"{kind!r} is no class of exceptions"
             )
-    return MappingProxyType({kind: seconds(ttl, option="error_ttl") for kind, ttl in given.items()})
+    return MappingProxyType({kind: seconds(ttl, option="error_ttl") for kind, ttl in ttls.items()})
 
 
 def _check_function(option: str, value: object) -> None:

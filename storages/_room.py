@@ -64,6 +64,13 @@ class Room:
             )
         return weight
 
+    def estimate(self, entry: Entry) -> int | None:
+        """Return what a value weighs, bounded or not; None where that cannot be said."""
+        try:
+            return max(0, int(self._weigh(entry.value)))
+        except Exception:  # noqa: BLE001 - a value that cannot be weighed is recorded without
+            return None
+
     def lacks(self, weight: int) -> bool:
         """Return whether somebody has to leave for one of that weight."""
         return (self.maxsize is not None and self.count >= self.maxsize) or (

@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gecaso import events
-from gecaso.entry import Entry
+from gecaso.entry import Entry, set_hot
 from gecaso.keys import Key, Owner
 from gecaso.storage import LocalStorage, Partition
 
@@ -55,6 +55,8 @@ class MemoryStorage(LocalStorage):
     >>> asyncio.run(main())
     42
     """
+
+    marks = True
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class MemoryStorage(LocalStorage):
         entry = self._entry(key)
         if entry is None:
             return None
-        entry.hot = True
+        set_hot(entry, True)
         if self._on_hit is not None:
             self._on_hit(entry)
         if self._packer is not None and entry.kind == "value":
@@ -204,6 +206,8 @@ class MemoryStorage(LocalStorage):
         room.weight += weight
         if entry.dead_after != inf:
             self._expiry.add(place, entry.dead_after, room.count)
+        if self.recorder is not None:
+            self.recorder.stored(key, entry, room.estimate)
         self._set_timer(now)
 
     def _take_out_dead(self, now: float, most: int) -> bool:

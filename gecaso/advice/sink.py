@@ -1,0 +1,169 @@
+"""The file of a recording, and the thread that writes it: who asks never waits for a disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from gecaso.advice import form
+
+if TYPE_CHECKING:
+    from gecaso.functions import Function
+
+__all__ = ["PAUSE", "Sink"]
+
+logger = logging.getLogger("gecaso")
+
+PAUSE = 0.25
+"""Seconds between two writes. Requests in between are taken to be evenly spread."""
+
+
+class Sink:
+    """Takes what is recorded, and writes it every now and then.
+
+    ``items`` and ``facts`` are lists to append to, from any thread: hashes of keys as they were
+    asked for, and `form.fact`. ``long`` is the number of requests that did not go the shortest
+    path; those that did are counted by their functions (`follow`).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], sample: float) -> None:
+        self.pattern = os.fspath(path)
+        self.sample = sample
+        self.items: list[bytes] = []
+        self.facts: list[bytes] = []
+        self.long = 0
+        self._followed: dict[int, tuple[weakref.ref[Function], int]] = {}
+        self._open()
+        _sinks.add(self)
+
+    def _open(self) -> None:
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._begin = time.monotonic()
+        self._last = 0.0
+        self._quick = 0
+        self._file: IO[bytes] | None = _new_file(self.pattern)
+        self.path = Path(self._file.name)
+        self._file.write(form.header(self.sample, time.time()))
+        self._file.flush()
+        me = weakref.ref(self)
+        threading.Thread(
+            target=_run, args=(me, self._stop), name="gecaso-recording", daemon=True
+        ).start()
+
+    def follow(self, function: Function) -> bool:
+        """Count the hits of a function that only itself knows of; return whether it is new."""
+        known = self._followed.get(id(function))
+        if known is not None and known[0]() is function:
+            return False
+        self._followed[id(function)] = (weakref.ref(function), function.compiled.hits(False))
+        return True
+
+    def _count(self) -> int:
+        for number, (reference, before) in list(self._followed.items()):
+            function = reference()
+            if function is None:
+                self._followed.pop(number, None)
+                continue
+            hits = function.compiled.hits(False)
+            self._quick += hits - before if hits >= before else hits  # or it was set to zero
+            self._followed[number] = (reference, hits)
+        return self.long + self._quick
+
+    def flush(self) -> None:
+        """Write what has come together."""
+        with self._lock:
+            if self._file is None:
+                return
+            items, facts = _taken(self.items), _taken(self.facts)
+            before, self._last = self._last, time.monotonic() - self._begin
+            data = b""
+            if facts:
+                data += form.block(form.FACTS, b"".join(facts))
+            if items:
+                data += form.requests(items, before, self._last)
+            if not data:
+                return
+            data += form.total(self._count())
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                logger.warning("recording into %s ends: it cannot be written: %s", self.path, error)
+                self._file.close()
+                self._file = None
+
+    def close(self) -> None:
+        """Write the rest, and end."""
+        self._stop.set()
+        self.flush()
+        with self._lock:
+            if self._file is not None:
+                self._file.write(form.total(self._count()))
+                self._file.close()
+                self._file = None
+
+    def after_fork(self) -> None:
+        """Go on into a file of this process's own."""
+        was_open, self._file = self._file is not None, None
+        self._lock = threading.Lock()
+        self.items.clear()
+        self.facts.clear()
+        self.long = 0
+        for number, (reference, _) in list(self._followed.items()):
+            if (function := reference()) is not None:
+                self._followed[number] = (reference, function.compiled.hits(False))
+        if not was_open:
+            return
+        try:
+            self._open()
+        except OSError as error:
+            logger.warning("this process records nothing: %s", error)
+
+
+def _taken(things: list[bytes]) -> list[bytes]:
+    # Others append meanwhile.
+    count = len(things)
+    taken = things[:count]
+    del things[:count]
+    return taken
+
+
+def _run(me: weakref.ref[Sink], stop: threading.Event) -> None:
+    while not stop.wait(PAUSE):
+        sink = me()
+        if sink is None:
+            return
+        sink.flush()
+        del sink
+
+
+def _new_file(pattern: str) -> IO[bytes]:
+    """Open a file that was not there: that of the pattern, else one named after the process."""
+    first = Path(pattern.replace("{pid}", str(os.getpid())))
+    candidates = [first, first.with_name(f"{first.stem}.{os.getpid()}{first.suffix}")]
+    number = 1
+    while True:
+        for path in candidates:
+            try:
+                return path.open("xb")
+            except FileExistsError:
+                pass
+        number += 1
+        candidates = [first.with_name(f"{first.stem}.{os.getpid()}-{number}{first.suffix}")]
+
+
+_sinks: weakref.WeakSet[Sink] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for sink in list(_sinks):
+        sink.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
