@@ -53,10 +53,10 @@ def make_policy(storage: EntryStorage, base: Policy | None, options: dict[str, A
         error = unknown_option(name, known | names | {*KEY_OPTIONS, "loop"})
         if not any_name or error.nearest is not None:
             raise error
-    more = own.pop("params", {})
+    more: Any = own.pop("params", {})
     if not isinstance(more, Mapping):
         raise TypeError(f"params= maps names to what the storage's `set` is given, not {more!r}")
-    given = {**params, **more}
+    given: dict[str, Any] = {**params, **more}
     if base is not None:
         given = {**base.params, **given}
     for name in given:

@@ -168,7 +168,7 @@ def _error_ttl(given: Any) -> Mapping[type[Exception], float]:
         raise TypeError(
             f"error_ttl= maps classes of exceptions to times, as {{KeyError: 10}}, not {given!r}"
         )
-    ttls: Mapping[Any, Any] = given
+    ttls: Mapping[Any, Any] = given  # pyright: ignore[reportUnknownVariableType] - of any kinds
     for kind in ttls:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(

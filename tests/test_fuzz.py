@@ -39,14 +39,14 @@ from tests.conftest import LONG
 from tests.hostile import headed
 
 MORE = 50 if LONG else 1
-few = settings(max_examples=150 * MORE, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=150 * MORE, suppress_health_check=[HealthCheck.too_slow])
 
 # --- packed data ----------------------------------------------------------------------------------
 
 PACKER = Packer(max_bytes=100_000)
 SECOND = 1.0  # far more than reading any of these takes, on a busy machine even
 
-scalars = (
+scalars: st.SearchStrategy[Any] = (
     st.none()
     | st.booleans()
     | st.integers(-(2**70), 2**70)
@@ -58,7 +58,7 @@ scalars = (
     | st.uuids()
     | st.complex_numbers()
 )
-nested = st.recursive(
+nested: st.SearchStrategy[Any] = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
@@ -138,10 +138,14 @@ words = st.sampled_from(
         "[::1",
     ]
 ) | st.text(max_size=6)
+
+
+def url_of(scheme: str, where: str, options: list[tuple[str, str]]) -> str:
+    return f"{scheme}://{where}?" + "&".join(f"{name}={text}" for name, text in options)
+
+
 urls = st.builds(
-    lambda scheme, where, options: (
-        f"{scheme}://{where}?" + "&".join(f"{name}={text}" for name, text in options)
-    ),
+    url_of,
     st.sampled_from(sorted(config.SCHEMES)),
     st.sampled_from(["", "h", "h:1", "h:1,i:2", "u:p@h:1/0", "h:x", "[::1]:1", "h/0/1", "/a/b"])
     | words,
@@ -162,10 +166,25 @@ def test_a_url_of_any_parts_is_a_storage_or_a_configuration_error(url: str) -> N
 
 
 WRITES = {"record"}  # names a file: nothing that a fuzzer should make up
-junk = st.sampled_from(
-    [None, 0, -1, 1.5, float("nan"), float("inf"), "", "5m", "x", True, b"", [], {}, object, print]
-)
-options = st.dictionaries(
+JUNK: list[Any] = [
+    None,
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "5m",
+    "x",
+    True,
+    b"",
+    [],
+    {},
+    object,
+    print,
+]
+junk = st.sampled_from(JUNK)
+options: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
     st.sampled_from(
         [
             *sorted({*Policy._fields} - WRITES),
@@ -205,8 +224,10 @@ class Plain:
     """Has no encoding but its address."""
 
 
-oddities = st.builds(Plain) | st.just(print) | st.just(Plain) | st.builds(iter, st.just([]))
-arguments = st.recursive(
+oddities: st.SearchStrategy[Any] = (
+    st.builds(Plain) | st.just(print) | st.just(Plain) | st.builds(iter, st.just([]))
+)
+arguments: st.SearchStrategy[Any] = st.recursive(
     scalars | oddities | st.fractions() | st.dates() | st.just(...),
     lambda inner: (
         st.lists(inner, max_size=3)

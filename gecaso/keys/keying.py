@@ -42,12 +42,7 @@ class KeyOptions:
     ) -> None:
         if isinstance(ignore, str):
             raise TypeError(f'ignore must be a tuple of names: ignore=("{ignore}",)')
-        if not (isinstance(ignore, tuple | list) and all(isinstance(name, str) for name in ignore)):
-            raise TypeError(f"ignore must be a tuple of names of parameters, not {ignore!r}")
-        if not isinstance(namespace, str | None):
-            raise TypeError(f"namespace must be a text, not {namespace!r}")
-        if not isinstance(version, str | int | None):
-            raise TypeError(f"version must be a text or a whole number, not {version!r}")
+        _check_types(ignore, namespace, version)
         if on_key_error not in ("raise", "call"):
             raise ConfigurationError(
                 f"on_key_error must be 'raise' or 'call', not {on_key_error!r}"
@@ -60,6 +55,16 @@ class KeyOptions:
         self.version = version
         self.hash_key = hash_key
         self.on_key_error = on_key_error
+
+
+def _check_types(ignore: Any, namespace: Any, version: Any) -> None:
+    """Users may not check types: tell them what is wrong before it shows far away."""
+    if not (isinstance(ignore, tuple | list) and all(isinstance(each, str) for each in ignore)):  # pyright: ignore[reportUnknownVariableType] - that is asked here
+        raise TypeError(f"ignore must be a tuple of names of parameters, not {ignore!r}")
+    if not isinstance(namespace, str | None):
+        raise TypeError(f"namespace must be a text, not {namespace!r}")
+    if not isinstance(version, str | int | None):
+        raise TypeError(f"version must be a text or a whole number, not {version!r}")
 
 
 class Keying:

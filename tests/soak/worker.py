@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import gecaso
+from gecaso import events
 from gecaso.events import Event, LostLease, StorageFailed
 from gecaso.guard import guard_of
 from tests.soak.places import EVERY, opened
@@ -275,9 +276,11 @@ def made(name: str, token: int) -> dict[str, Any]:
 
 def told(value: Any) -> tuple[str, int]:
     """Return whose value it is, and its token; nobody's if it is not as it was made."""
-    if isinstance(value, dict) and value == made(value.get("of", ""), value.get("token", 0)):
-        return value["of"], value["token"]
-    return "", 0
+    try:
+        of, token = value["of"], value["token"]
+    except (TypeError, KeyError):
+        return "", 0
+    return (of, token) if value == made(of, token) else ("", 0)
 
 
 # --- the process ----------------------------------------------------------------------------------
@@ -288,7 +291,7 @@ async def live(shop: Shop) -> dict[str, int]:
     storages = {name: opened(name, address) for name, address in settings.places.items()}
     stalls = [Stall(shop, list(EVERY).index(name), each) for name, each in storages.items()]
     for stall in stalls:
-        gecaso.events.subscribe(stall.note)
+        events.subscribe(stall.note)
     threads = [threading.Thread(target=plainly, args=(shop, each)) for each in stalls]
     for thread in threads:
         thread.start()

@@ -68,7 +68,7 @@ def stage(
 ) -> Iterator[Stage]:
     kind: str = request.param
     # The clock of memcached is moved in the eyes of its clients, who must not look at it again.
-    monkeypatch.setattr(ServerClock, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(ServerClock, "measure", nothing)
     with asyncio.Runner() as runner:
         stage = a_stage(kind, request, tmp_path, runner.run)
         yield stage
@@ -100,6 +100,9 @@ def a_stage(
     return Stage((one, other), run, moving, can_clear=moving is None)
 
 
+def nothing(*_: object, **__: object) -> None: ...
+
+
 def move(one: Any, other: Any, seconds: float) -> None:
     pass_time(seconds, one, other)
 
@@ -113,7 +116,7 @@ def test_a_storage_does_what_a_dict_does(stage: Stage) -> None:
             stateful_step_count=40,
             deadline=None,
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
-            suppress_health_check=list(HealthCheck),  # a busy machine is slow at times
+            suppress_health_check=[HealthCheck.too_slow],  # a busy machine
         ),
     )
     assert len(set(stage.moments)) > 5  # it did something

@@ -39,6 +39,20 @@ async def test_a_key_has_one_lease_at_a_time(
     assert await storage.fetch([KEY]) == {}
 
 
+async def test_what_is_stored_while_a_lease_takes_the_place_of_garbage_stays(
+    storage: MemcachedStorage,
+    other: MemcachedStorage,
+    memcached_server: MemcachedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memcached_server.command(f"set t:{KEY} 0 0 7", b"garbage")
+    interleave(monkeypatch, "cas", lambda: other.set(KEY, "new"))
+    lease = await leased(storage)
+    assert lease.seen is not None
+    assert lease.seen.value == "new"
+    assert await other.get(KEY) == "new"
+
+
 async def test_of_many_that_ask_at_once_one_gets_the_lease(memcached_url: str) -> None:
     storages = [MemcachedStorage(memcached_url) for _ in range(10)]
     got = await asyncio.gather(*[one.lease([KEY], 10) for one in storages])
