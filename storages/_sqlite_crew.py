@@ -98,7 +98,7 @@ class Crew:
         with self._lock:
             if self._writer is None:
                 self._writer = writer = Writer(
-                    self._new_hand(), self.clock, self.files, self.ears.tell, self._is_left
+                    self._new_hand(), self.clock, self.files, self.ears, self._is_left
                 )
                 self._start("writer", writer.serve)
             return self._writer

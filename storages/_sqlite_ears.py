@@ -22,6 +22,9 @@ class Ears:
     def __repr__(self) -> str:
         return f"<Ears of {len(self._heard)} who wait>"
 
+    def __bool__(self) -> bool:
+        return bool(self._heard)
+
     def listen(self, name: bytes) -> Future[None]:
         """Return a future of the running loop, set when a lease of that name may have ended."""
         future: Future[None] = asyncio.get_running_loop().create_future()

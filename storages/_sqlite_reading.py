@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -31,20 +31,35 @@ def entries(
     link: Link, names: Collection[bytes], files: Files, unpack: Unpack, now: float
 ) -> dict[bytes, Entry]:
     """Return the entries that are there, live and readable."""
+    link.recent.check()
+    rows = link.recent.rows
+    known = [(name, rows[name]) for name in names if name in rows]
+    if len(known) < len(names):
+        known += _read(link, [name for name in names if name not in rows], files)
     found: dict[bytes, Entry] = {}
+    for name, data in known:
+        entry = unpack(name, data)
+        if entry is not None and now < entry.dead_after:
+            found[name] = entry
+    return found
+
+
+def _read(
+    link: Link, names: Collection[bytes], files: Files
+) -> Iterator[tuple[bytes, bytes | memoryview]]:
     for _ in range(TRIES):
         gone: list[bytes] = []
         for name, data, file in _select(link, ENTRIES, names):
-            if file is not None and (data := files.map(file)) is None:
+            if file is None:
+                link.recent.keep(name, data)
+                yield name, data
+            elif (view := files.map(file)) is not None:
+                yield name, view
+            else:
                 gone.append(name)
-                continue
-            entry = unpack(name, data)
-            if entry is not None and now < entry.dead_after:
-                found[name] = entry
         if not gone:
-            break
+            return
         names = gone  # they have been replaced since, or their files are lost
-    return found
 
 
 def holders(link: Link, names: Collection[bytes]) -> dict[bytes, Holder]:

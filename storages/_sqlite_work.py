@@ -84,9 +84,12 @@ class Taken(NamedTuple):
 class Work:
     """An operation; ``ends`` names the leases that it may have ended."""
 
-    ends: Iterable[bytes] = ()
     maxbytes: int | None = None
     weight: int = 1
+
+    @property
+    def ends(self) -> Iterable[bytes]:
+        return ()
 
     def run(self, db: sqlite3.Connection, now: float) -> Any:
         """Do it, inside a transaction."""
@@ -153,7 +156,10 @@ class Renew(Work):
 class Release(Work):
     def __init__(self, tokens: Iterable[tuple[bytes, bytes]]) -> None:
         self._tokens = list(tokens)
-        self.ends = [name for name, _ in self._tokens]
+
+    @property
+    def ends(self) -> Iterable[bytes]:
+        return [name for name, _ in self._tokens]
 
     def run(self, db: sqlite3.Connection, now: float) -> None:
         db.executemany(RELEASE, self._tokens)
@@ -164,9 +170,12 @@ class _Storing(Work):
 
     def __init__(self, rows: Mapping[bytes, Row], maxbytes: int | None = None) -> None:
         self._rows = rows
-        self.ends = {row.name for row in rows.values()}
         self.maxbytes = maxbytes
         self.weight = len(rows)
+
+    @property
+    def ends(self) -> Iterable[bytes]:
+        return [row.name for row in self._rows.values()]
 
     def may_store(self, db: sqlite3.Connection, id: bytes, row: Row, now: float) -> bool:
         """End the leases that are to end; return whether to store the row."""
@@ -192,9 +201,11 @@ class Commit(_Storing):
 class Store(_Storing):
     """Stores whatever is there, and ends all leases."""
 
-    def may_store(self, db: sqlite3.Connection, id: bytes, row: Row, now: float) -> bool:
-        db.execute(END, (row.name,))
-        return True
+    def run(self, db: sqlite3.Connection, now: float) -> set[bytes]:
+        for row in self._rows.values():
+            db.execute(END, (row.name,))
+            db.execute(PUT, (*row, now))
+        return set(self._rows)
 
 
 class Swap(_Storing):
@@ -219,8 +230,12 @@ class Swap(_Storing):
 
 class Discard(Work):
     def __init__(self, names: Iterable[bytes]) -> None:
-        self.ends = self._names = list(names)
+        self._names = list(names)
         self.weight = len(self._names)
+
+    @property
+    def ends(self) -> Iterable[bytes]:
+        return self._names
 
     def run(self, db: sqlite3.Connection, now: float) -> None:
         names = [(name,) for name in self._names]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from gecaso.errors import StorageError, StorageTimeout
 
 from ._sqlite_clock import Clock
+from ._sqlite_ears import Ears
 from ._sqlite_errors import timed_out
 from ._sqlite_files import Files
 from ._sqlite_hands import Hand
@@ -48,7 +49,7 @@ class Writing(Protocol):
 class Writer:
     """Runs works in the order in which they come.
 
-    ``tell(names)`` says which leases may be over; ``is_left()`` whether to end.
+    ``ears`` are told which leases may be over; ``is_left()`` says whether to end.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class Writer:
         hand: Hand,
         clock: Clock,
         files: Files,
-        tell: Callable[[Container[bytes]], None],
+        ears: Ears,
         is_left: Callable[[], bool],
     ) -> None:
         self._hand = hand
         self._clock = clock
         self._files = files
-        self._tell = tell
+        self._ears = ears
         self._is_left = is_left
         self._queue: SimpleQueue[Writing | None] = SimpleQueue()
         self._touched: dict[bytes, float] = {}
@@ -150,7 +151,8 @@ class Writer:
             return
         if self._has_garbage:
             self._quietly(self._take_out_garbage)
-        self._tell({name for work in works for name in work.ends})
+        if self._ears:
+            self._ears.tell({name for work in works for name in work.ends})
         for each in group:
             each.settle({work: self._finish(work, results[work]) for work in each.works})
 

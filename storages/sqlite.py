@@ -193,9 +193,7 @@ class SQLiteStorage(EntryStorage):
         return {wanted[who].key for who in until}
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
-        rows = [
-            (lease.token, await self._row(lease.key, entry)) for lease, entry in entries.items()
-        ]
+        rows = [(lease.token, self._row(lease.key, entry)) for lease, entry in entries.items()]
         stored = await self._write(rows, lambda some: Commit(some, self.maxbytes))
         return {lease.key for lease in entries if lease.token in stored}
 
@@ -214,14 +212,23 @@ class SQLiteStorage(EntryStorage):
     ) -> set[Key]:
         if not self._clock.known and entries:
             entries = await self._in_time_of_file(entries)
+        if expect is None and len(entries) == 1:
+            ((key, entry),) = entries.items()
+            return {key} if await self._store_one(self._row(key, entry)) else set()
         names = {self._name(key): key for key in entries}
-        rows = [(name, await self._row(key, entries[key])) for name, key in names.items()]
+        rows = [(name, self._row(key, entries[key])) for name, key in names.items()]
         if expect is None:
             stored = await self._write(rows, lambda some: Store(some, self.maxbytes))
         else:
             versions = {name: expect.get(key) for name, key in names.items()}
             stored = await self._write(rows, lambda some: Swap(some, versions, self.maxbytes))
         return {key for name, key in names.items() if name in stored}
+
+    async def _store_one(self, row: Row) -> bool:
+        desk = self._desks.get()
+        if row.data is not None and len(row.data) >= self._large:
+            row = await _in_file(desk, row, row.data)
+        return bool(await desk.works.add(Store({row.name: row}, self.maxbytes)))
 
     async def _in_time_of_file(self, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
         """Return the entries as the file's clock would have timed them.
@@ -237,11 +244,14 @@ class SQLiteStorage(EntryStorage):
         self, rows: list[tuple[bytes, Row]], work: Callable[[Mapping[bytes, Row]], Work]
     ) -> set[bytes]:
         """Store rows, many in one work; return the ids of those stored."""
-        add = self._desks.get().works.add
-        parts = [add(work(dict(some))) for some in _split(rows)]
-        return set[bytes]().union(*await asyncio.gather(*parts))
+        desk = self._desks.get()
+        for place, (who, row) in enumerate(rows):
+            if row.data is not None and len(row.data) >= self._large:
+                rows[place] = who, await _in_file(desk, row, row.data)
+        parts = [desk.works.add(work(dict(some))) for some in _split(rows)]
+        return set[bytes]().union(*await _all(parts))
 
-    async def _row(self, key: Key, entry: Entry) -> Row:
+    def _row(self, key: Key, entry: Entry) -> Row:
         name = self._name(key)
         data = self.packer.pack_entry(entry, key=name)
         size = len(name) * 2 + len(data) + ROW_BYTES
@@ -251,11 +261,7 @@ class SQLiteStorage(EntryStorage):
                 size=size,
                 limit=self.maxbytes,
             )
-        if len(data) < self._large:
-            return Row(name, entry.version, entry.dead_after, size, None, data)
-        desk = self._desks.get()
-        file = await desk.ask(lambda _: desk.crew.files.write(data))
-        return Row(name, entry.version, entry.dead_after, size, file, None)
+        return Row(name, entry.version, entry.dead_after, size, None, data)
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         keys = list(keys)
@@ -283,7 +289,7 @@ class SQLiteStorage(EntryStorage):
     async def _remove(self, keys: Iterable[Key], work: Callable[[list[bytes]], Work]) -> None:
         add = self._desks.get().works.add
         names = [self._name(key) for key in keys]
-        await asyncio.gather(*[add(work(some)) for some in _split(names)])
+        await _all([add(work(some)) for some in _split(names)])
 
     async def clear(self) -> None:
         """Invalidate everything in the namespace."""
@@ -332,6 +338,17 @@ def _reporting_to(storage: SQLiteStorage) -> Report:
             events.emit(events.StorageFailed(storage=told, operation="repair", error=error))
 
     return report
+
+
+async def _in_file(desk: Desk, row: Row, data: bytes) -> Row:
+    file = await desk.ask(lambda _: desk.crew.files.write(data))
+    return row._replace(file=file, data=None)
+
+
+async def _all(parts: list[asyncio.Future[T]]) -> list[T]:
+    if len(parts) == 1:  # as nearly always, at half the cost
+        return [await parts[0]]
+    return await asyncio.gather(*parts)
 
 
 def _shifted(entry: Entry, shift: float) -> Entry:

@@ -410,7 +410,7 @@ async def test_who_waits_in_this_process_is_told_at_once(
 
 async def test_waiting_ends_when_the_lease_runs_out_or_time_is_up(path: Path) -> None:
     async with SQLiteStorage(path) as storage:
-        await leased(storage, seconds=0.1)
+        await leased(storage, seconds=1.0)
         busy = (await storage.lease([KEY], 10))[KEY]
         assert isinstance(busy, Busy)
         await storage.wait(busy, 0.01)
