@@ -34,7 +34,7 @@ class Sketch:
     def __init__(self, most: int | None = None) -> None:
         target = _length(most) if most is not None else LEAST
         # By doubling an odd number it comes to its full length, and what it has counted is found
-        # there: a hash modulo 2n is the same modulo n. (So is what it has not; that is halved away.)
+        # there: a hash modulo 2n is the same modulo n. (So is what it has not; halving ends that.)
         doublings = max(0, target.bit_length() - CHEAP.bit_length())
         self._length = (target >> doublings) | 1
         self._counts = bytearray(self._length)

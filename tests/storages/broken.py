@@ -459,7 +459,7 @@ def _times(entry: Entry) -> tuple[float, float, float]:
 @noticed_by("test_a_stale_entry_is_fetched_but_not_got", "should be a miss")
 @noticed_by("test_what_is_expired_is_kept_but_no_longer_fresh", "should be a miss")
 class GivesWhatIsStale(MemoryStorage):
-    async def get(self, key: Any) -> Any:
+    async def get(self, key: Any, *, stale: bool = False) -> Any:
         entry = self.fetch_one(as_key(key))
         if entry is None:
             raise KeyError(key)
