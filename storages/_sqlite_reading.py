@@ -33,6 +33,7 @@ def entries(
     """Return the entries that are there, live and readable."""
     link.recent.check()
     rows = link.recent.rows
+    known: list[tuple[bytes, bytes | memoryview]]
     known = [(name, rows[name]) for name in names if name in rows]
     if len(known) < len(names):
         known += _read(link, [name for name in names if name not in rows], files)
