@@ -1,9 +1,10 @@
 """What a recording looks like: a header, then blocks, each with its length and a checksum.
 
-The header has the sample rate and the time of the start. There are three kinds of blocks: requests
+The header has the sample rate and the time of the start. There are four kinds of blocks: requests
 (the times of the first and the last, then the hash of each key, in order), facts about what was
-stored (hash, weight, ttl), and the number of all requests so far, sampled or not. A process that
-dies leaves a block that is not complete: what comes before it is good.
+stored (hash, weight, ttl), and how many requests and how many different keys there were so far,
+sampled or not (`gecaso.advice.distinct`). A process that dies leaves a block that is not complete:
+what comes before it is good.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import struct
 from collections.abc import Iterator
 from math import inf, isfinite
 from typing import Final, NamedTuple
-from zlib import crc32
+from zlib import compress, crc32, decompress
 
 from gecaso.keys.digests import blake2b
 
 __all__ = [
     "FACTS",
+    "KEYS",
     "MAGIC",
     "REQUESTS",
     "TOTAL",
@@ -32,7 +34,9 @@ __all__ = [
     "hash_of",
     "header",
     "is_recording",
+    "keys",
     "limit_of",
+    "registers_of",
     "requests",
     "times_of",
     "total",
@@ -43,6 +47,7 @@ MAGIC: Final = b"gecaso\x00\x01"
 REQUESTS: Final = ord("R")
 FACTS: Final = ord("F")
 TOTAL: Final = ord("T")
+KEYS: Final = ord("K")
 
 _HEADER: Final = struct.Struct("<8sddI")
 _BLOCK: Final = struct.Struct("<BII")
@@ -119,6 +124,11 @@ def total(count: int) -> bytes:
     return block(TOTAL, _TOTAL.pack(count))
 
 
+def keys(registers: bytes) -> bytes:
+    """Return a block of what has counted the different keys."""
+    return block(KEYS, compress(registers, 1))
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -145,7 +155,7 @@ def blocks(data: bytes, name: str) -> Iterator[Header | Block]:
             return
         kind, length, checksum = _BLOCK.unpack_from(data, place)
         start = place + _BLOCK.size
-        if kind not in (REQUESTS, FACTS, TOTAL):
+        if kind not in (REQUESTS, FACTS, TOTAL, KEYS):
             raise _damaged(name, place)
         if start + length > len(data):
             return
@@ -191,3 +201,7 @@ def facts(payload: bytes) -> Iterator[Fact]:
 def count_of(payload: bytes) -> int:
     (count,) = _TOTAL.unpack(payload)
     return int(count)
+
+
+def registers_of(payload: bytes) -> bytes:
+    return decompress(payload)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from gecaso.advice import form
+from gecaso.advice import distinct, form
 
 __all__ = ["Format", "Progress", "Trace", "read", "trace_of"]
 
@@ -30,7 +30,8 @@ class Trace:
 
     ``codes`` are the hashes of the keys, 8 bytes each; ``times`` are seconds, one for each request,
     or None where they are not known. ``total`` is the number of all requests, sampled or not.
-    ``weights`` are bytes, by hash; ``ttls`` seconds, of what was stored with one.
+    ``weights`` are bytes, by hash; ``ttls`` seconds, of what was stored with one. ``rate`` is the
+    part of the keys that the sample came to have: about ``sample``, more or less by chance.
     """
 
     codes: list[bytes]
@@ -39,6 +40,10 @@ class Trace:
     times: Sequence[float] | None = None
     weights: dict[bytes, int] = field(default_factory=dict[bytes, int])
     ttls: list[float] = field(default_factory=list[float])
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.rate = self.rate or self.sample
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -66,6 +71,7 @@ class Trace:
             None if self.times is None else array("d", [self.times[place] for place in places]),
             {code: weight for code, weight in self.weights.items() if code < limit},
             self.ttls,
+            self.rate * _part_below(limit, self.codes),
         )
 
 
@@ -92,7 +98,7 @@ def read(
     `OSError` for one that cannot be read.
     """
     contents = [(str(path), Path(path).read_bytes()) for path in paths]
-    kinds = {_kind(name, data, format) for name, data in contents}
+    kinds: set[Format] = {_kind(name, data, format) for name, data in contents}
     if len(kinds) != 1:
         raise ValueError("some of the files are recordings and some are not; give one kind only")
     kind = kinds.pop()
@@ -127,6 +133,11 @@ def _kind(name: str, data: bytes, format: Format) -> Format:
     return "csv" if name.lower().endswith(".csv") else "text"
 
 
+def _part_below(limit: bytes, codes: Iterable[bytes]) -> float:
+    different = set(codes)
+    return sum(code < limit for code in different) / max(1, len(different))
+
+
 # --- recordings -----------------------------------------------------------------------------------
 
 
@@ -134,6 +145,8 @@ def _recordings(contents: Iterable[tuple[str, bytes]]) -> Trace:
     parts: list[Iterator[tuple[float, bytes]]] = []
     headers: list[form.Header] = []
     trace = Trace([], 1.0, 0)
+    seen: set[bytes] = set()
+    registers = bytes(distinct.registers())
     for name, data in contents:
         for header, blocks in _split(form.blocks(data, name)):
             headers.append(header)
@@ -142,6 +155,9 @@ def _recordings(contents: Iterable[tuple[str, bytes]]) -> Trace:
                 (form.count_of(b.payload) for b in blocks if b.kind == form.TOTAL), default=0
             )
             _learn(trace, blocks)
+            more, counted = _distinct(blocks)
+            seen |= more
+            registers = distinct.merged(registers, counted)
     times = array("d")
     for moment, code in heapq.merge(*parts):
         times.append(moment)
@@ -150,9 +166,30 @@ def _recordings(contents: Iterable[tuple[str, bytes]]) -> Trace:
     lowest = min(header.sample for header in headers)
     trace.sample = max(header.sample for header in headers)
     trace.total = max(trace.total, len(trace.codes))
-    if lowest < trace.sample:
+    limit = form.limit_of(lowest)
+    trace.rate = trace.sample
+    if keys := distinct.estimate(registers):
         trace = trace.only(lowest)
-    return trace
+        trace.rate = min(1.0, sum(code < limit for code in seen) / keys)
+    return trace.only(lowest)
+
+
+def _distinct(blocks: Sequence[form.Block]) -> tuple[set[bytes], bytes]:
+    """Return the keys of a sample up to when all keys were last counted, and that count."""
+    last = max((n for n, block in enumerate(blocks) if block.kind == form.KEYS), default=-1)
+    if last < 0:
+        return set(), bytes(distinct.registers())
+    seen: set[bytes] = set()
+    for block in blocks[:last]:
+        if block.kind == form.REQUESTS:
+            seen |= set(_split_codes(form.times_of(block.payload)[2]))
+        elif block.kind == form.FACTS:
+            seen |= {fact.code for fact in form.facts(block.payload)}
+    return seen, form.registers_of(blocks[last].payload)
+
+
+def _split_codes(codes: bytes) -> list[bytes]:
+    return [codes[place : place + 8] for place in range(0, len(codes), 8)]
 
 
 def _split(

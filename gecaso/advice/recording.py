@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from gecaso import events
-from gecaso.advice import form
+from gecaso.advice import distinct, form
 from gecaso.advice.sink import Sink
 from gecaso.entry import Entry, set_hot
 from gecaso.errors import ConfigurationError
@@ -53,7 +53,7 @@ class Recorder:
         self._owners: WeakSet[Owner] = WeakSet()
         self._salts: WeakKeyDictionary[Owner, bytes] = WeakKeyDictionary()
         self._codes: dict[int, bytes] = {}
-        self._marks: dict[int, _Mark] = {}
+        self._marks: dict[int, weakref.ref[Entry]] = {}
         self._marked = _class_of_marked(self._codes, self._sink.items.append)
         self._storage: weakref.ref[EntryStorage] | None = None
 
@@ -111,12 +111,17 @@ class Recorder:
             return
         for owner in owners:
             for typed, entry in list(local.partition(owner).entries.items()):
-                self._mark(self._code(Key(owner, typed)), entry)
+                code = self._code(Key(owner, typed))
+                distinct.count(self._sink.registers, code)
+                if code < self._limit:
+                    self._sink.facts.append(form.fact(code, None, None))
+                    self._mark(code, entry)
 
     def asked(self, key: Key) -> None:
         """Note a request that does not go the shortest path."""
         self._sink.long += 1
         code = self._code(key)
+        distinct.count(self._sink.registers, code)
         if code < self._limit:
             self._sink.items.append(code)
         if key.owner not in self._owners:
@@ -144,6 +149,7 @@ class Recorder:
         if self.is_partial and key.owner not in self._owners:
             return
         code = self._code(key)
+        distinct.count(self._sink.registers, code)
         if code < self._limit and entry.kind == "value":
             lifetime = entry.fresh_until - entry.created
             self._sink.facts.append(form.fact(code, weigh(entry), max(0.0, lifetime)))
@@ -159,29 +165,17 @@ class Recorder:
         return form.hash_of(salt + encoded(key.owner, key.typed))
 
     def _mark(self, code: bytes, entry: Entry) -> None:
-        if code >= self._limit or type(entry) is not Entry:
+        if type(entry) is not Entry:
             return
-        self._codes[id(entry)] = code
-        self._marks[id(entry)] = _Mark(entry, self._codes, self._marks)
-        entry.__class__ = self._marked
-
-
-class _Mark(weakref.ref[Entry]):
-    """A marked entry, as long as it lives."""
-
-    __slots__ = ("number",)
-
-    def __new__(cls, entry: Entry, codes: dict[int, bytes], marks: dict[int, _Mark]) -> _Mark:
-        number = id(entry)
+        number, codes, marks = id(entry), self._codes, self._marks
 
         def gone(_: object) -> None:
             codes.pop(number, None)
             marks.pop(number, None)
 
-        return super().__new__(cls, entry, gone)
-
-    def __init__(self, entry: Entry, codes: dict[int, bytes], marks: dict[int, _Mark]) -> None:
-        super().__init__(entry)
+        codes[number] = code
+        marks[number] = weakref.ref(entry, gone)
+        entry.__class__ = self._marked
 
 
 def _class_of_marked(codes: dict[int, bytes], append: Callable[[bytes], None]) -> type[Entry]:

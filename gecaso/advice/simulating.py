@@ -5,7 +5,8 @@ whole memory (SHARDS: Waldspurger, Park, Garthwaite, Ahmad, FAST 2015; of any po
 Saemundsson, Ahmad, Park, *Cache Modeling and Optimization using Miniature Simulations*, USENIX ATC
 2017). A few keys with many requests may be in the sample by chance, or not; how many requests there
 were in all tells by how much, and since such requests are hits at any size, they are counted as
-hits (SHARDS-adj, of the same paper).
+hits (SHARDS-adj, of the same paper). Likewise a sample has somewhat more or fewer keys than its
+share; how many there were in all tells that, too.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class Model:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.expected = trace.total * trace.sample
+        self.expected = trace.total * trace.rate
         """Requests that a sample of so many keys has on average."""
         self._lru: Sequence[int] | None = None
         self._next: array[int] | None = None
 
     def entries(self, size: int) -> int:
         """Return how many entries of the sample stand for ``size`` of the whole."""
-        return max(1, round(size * self.trace.sample))
+        return max(1, round(size * self.trace.rate))
 
     def ratio(self, hits: int) -> float:
         """Return the hit ratio, from 0 to 1, of so many hits within the sample."""

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 import weakref
+from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from gecaso.advice import form
+from gecaso.advice import distinct, form
 
 if TYPE_CHECKING:
     from gecaso.functions import Function
@@ -21,6 +22,8 @@ logger = logging.getLogger("gecaso")
 
 PAUSE = 0.25
 """Seconds between two writes. Requests in between are taken to be evenly spread."""
+KEYS_EVERY = 40
+"""Writes, between two blocks of up to 16 KiB that say how many different keys there were."""
 
 
 class Sink:
@@ -28,7 +31,7 @@ class Sink:
 
     ``items`` and ``facts`` are lists to append to, from any thread: hashes of keys as they were
     asked for, and `form.fact`. ``long`` is the number of requests that did not go the shortest
-    path; those that did are counted by their functions (`follow`).
+    path; those that did are counted by their functions (`follow`). ``registers`` count the keys.
     """
 
     def __init__(self, path: str | os.PathLike[str], sample: float) -> None:
@@ -37,6 +40,7 @@ class Sink:
         self.items: list[bytes] = []
         self.facts: list[bytes] = []
         self.long = 0
+        self.registers = distinct.registers()
         self._followed: dict[int, tuple[weakref.ref[Function], int]] = {}
         self._open()
         _sinks.add(self)
@@ -47,10 +51,10 @@ class Sink:
         self._begin = time.monotonic()
         self._last = 0.0
         self._quick = 0
-        self._file: IO[bytes] | None = _new_file(self.pattern)
-        self.path = Path(self._file.name)
+        self._writes = 0
+        self._file: FileIO | None = _new_file(self.pattern)
+        self.path = Path(str(self._file.name))
         self._file.write(form.header(self.sample, time.time()))
-        self._file.flush()
         me = weakref.ref(self)
         threading.Thread(
             target=_run, args=(me, self._stop), name="gecaso-recording", daemon=True
@@ -90,13 +94,21 @@ class Sink:
             if not data:
                 return
             data += form.total(self._count())
-            try:
-                self._file.write(data)
-                self._file.flush()
-            except OSError as error:
-                logger.warning("recording into %s ends: it cannot be written: %s", self.path, error)
-                self._file.close()
-                self._file = None
+            if self._writes % KEYS_EVERY == 0:
+                data += form.keys(self.registers)
+            self._writes += 1
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        file = self._file
+        assert file is not None
+        try:
+            if file.write(data) < len(data):
+                raise OSError("there is no more room")
+        except OSError as error:  # what was written before is good
+            logger.warning("recording into %s ends: it cannot be written: %s", self.path, error)
+            self._file = None
+            file.close()
 
     def close(self) -> None:
         """Write the rest, and end."""
@@ -104,7 +116,8 @@ class Sink:
         self.flush()
         with self._lock:
             if self._file is not None:
-                self._file.write(form.total(self._count()))
+                self._write(form.total(self._count()) + form.keys(self.registers))
+            if self._file is not None:
                 self._file.close()
                 self._file = None
 
@@ -115,6 +128,7 @@ class Sink:
         self.items.clear()
         self.facts.clear()
         self.long = 0
+        self.registers[:] = distinct.registers()
         for number, (reference, _) in list(self._followed.items()):
             if (function := reference()) is not None:
                 self._followed[number] = (reference, function.compiled.hits(False))
@@ -143,7 +157,7 @@ def _run(me: weakref.ref[Sink], stop: threading.Event) -> None:
         del sink
 
 
-def _new_file(pattern: str) -> IO[bytes]:
+def _new_file(pattern: str) -> FileIO:
     """Open a file that was not there: that of the pattern, else one named after the process."""
     first = Path(pattern.replace("{pid}", str(os.getpid())))
     candidates = [first, first.with_name(f"{first.stem}.{os.getpid()}{first.suffix}")]
@@ -151,7 +165,7 @@ def _new_file(pattern: str) -> IO[bytes]:
     while True:
         for path in candidates:
             try:
-                return path.open("xb")
+                return path.open("xb", buffering=0)
             except FileExistsError:
                 pass
         number += 1
