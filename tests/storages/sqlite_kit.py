@@ -21,7 +21,8 @@ KEY = as_key("a")
 
 def at(path: Path | str, **options: Any) -> SQLiteStorage:
     """Return a storage that waits longer than is usual: a busy machine is no trouble of its own."""
-    return SQLiteStorage(path, **{"timeout": 10.0, **options})
+    options.setdefault("timeout", 10.0)
+    return SQLiteStorage(path, **options)
 
 
 @contextlib.contextmanager
