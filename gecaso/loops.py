@@ -223,10 +223,13 @@ def close_descriptor(transport: asyncio.BaseTransport | None) -> None:
         return
     inner = getattr(sock, "_sock", sock)
     with contextlib.suppress(OSError):  # closed already
-        if hasattr(inner, "detach"):
-            os.close(inner.detach())
-        else:
-            os.close(inner.fileno())
+        try:
+            descriptor = inner.detach()
+        except (AttributeError, TypeError):  # one of uvloop, which cannot be detached
+            if not _in_new_child:
+                return  # uvloop has closed it with its loop, and the number is another's by now
+            descriptor = inner.fileno()
+        os.close(descriptor)
 
 
 def close_without_loop(transport: asyncio.BaseTransport) -> None:
@@ -356,11 +359,17 @@ def _stop_background_loops() -> None:
     _bridge.stop()
 
 
+_in_new_child = False
+
+
 def _after_fork_in_child() -> None:
+    global _in_new_child
     _futures.leave_to_parent()
     _bridge.leave_to_parent()
+    _in_new_child = True
     for per_loop in list(_all_per_loop):
         per_loop._after_fork()  # pyright: ignore[reportPrivateUsage] - the hook is a part of PerLoop
+    _in_new_child = False
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

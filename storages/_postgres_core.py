@@ -43,15 +43,15 @@ class Core:
         data = self.packer.pack_entry(entry, key=row.encode())
         return Stored(row, data, entry.version, entry.fresh_until, entry.dead_after, token)
 
-    def unpack(self, row: str, there: tuple[bytes, float | None]) -> Entry | None:
-        """Return the entry in a row; None if it is dead, or unreadable."""
+    def unpack(self, row: str, there: tuple[bytes, float | None], now: float) -> Entry | None:
+        """Return the entry in a row; None if it is dead at that time, or unreadable."""
         value, fresh = there
         try:
             entry = self.packer.unpack_entry(value, key=row.encode())
         except UnpackError as error:
             self._corrupt(row, error)
             return None
-        if not self.server.now() < entry.dead_after:
+        if not now < entry.dead_after:
             return None
         if fresh is not None and fresh < entry.fresh_until:  # it was expired since
             entry.fresh_until = fresh
@@ -60,7 +60,8 @@ class Core:
     def read(
         self, rows: Mapping[str, Key], found: Mapping[str, tuple[bytes, float]]
     ) -> dict[Key, Entry]:
-        entries = {rows[row]: self.unpack(row, there) for row, there in found.items()}
+        now = self.server.now()
+        entries = {rows[row]: self.unpack(row, there, now) for row, there in found.items()}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def write(

@@ -256,11 +256,11 @@ class Lane:
             self._fail(StorageError("the event loop ended while connecting to Postgres"))
             raise
         except Exception as error:  # noqa: BLE001 - it is raised in those who wait
-            if (
-                not self.sessions and len(self._opening) == 1
-            ):  # otherwise they wait for one of those
+            self._opening.discard(_this_task())
+            if not (self.sessions or self._opening):  # otherwise they wait for one of those
                 self._fail(error)
             return
+        self._opening.discard(_this_task())
         if self.is_closed:
             session.terminate()
         self.sessions.add(session)
@@ -339,3 +339,9 @@ class Lane:
     def abandon(self) -> None:
         for session in self.sessions:
             abandon(session.connection, self._loop)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from gecaso.entry import Entry
 from gecaso.errors import StorageError
 
-from ._batch import Batch, Calls, awaiting, fail, settle
+from ._batch import Batch, Calls, awaiting, fail
 from ._postgres_lane import Lane
 from ._postgres_listening import Holders, Listening
 from ._postgres_rows import Refused, Rows, Stored, Taken, Token, parts
@@ -33,7 +33,7 @@ PAUSE: Final = (0.05, 0.5)  # seconds between attempts to end a lease in a locke
 LONGEST: Final = 60.0  # seconds for which that is tried
 PURGES: Final = 50  # batches deleted in one go
 
-Unpack = Callable[[str, "tuple[bytes, float]"], "Entry | None"]
+Unpack = Callable[[str, "tuple[bytes, float | None]", float], "Entry | None"]
 
 
 class Link:
@@ -131,10 +131,14 @@ class Link:
         except Exception as error:  # noqa: BLE001 - it is raised in those who wait
             fail(calls, error)
             return
+        unpack, now = self._unpack, self._server.now()
         for row, futures in calls.items():
             try:
                 there = found.get(row)
-                settle(futures, None if there is None else self._unpack(row, there))
+                entry = None if there is None else unpack(row, there, now)
+                for future in futures:
+                    if not future.done():
+                        future.set_result(entry)
             except Exception as fault:  # noqa: BLE001 - likewise
                 fail({row: futures}, fault)
 

@@ -91,7 +91,7 @@ class Server:
         self.offset = time.time() - time.monotonic()
         self.is_known = False
         self.is_pooled = False
-        self.measure_at = 0.0
+        self.measure_at = math.inf  # the first look is that of the first connection
         self.purge_at = time.monotonic() + PURGE_EVERY
         self._statements: Statements | None = None
         self._patience = min(LOCK_TIMEOUT, timeout * 0.4)

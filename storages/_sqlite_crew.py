@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Final, Protocol
@@ -82,12 +82,12 @@ class Crew:
         self._reads.put(reading)
 
     def write(self, writing: Writing) -> None:
-        self.writer.put(writing)
+        """Have it written after what came before."""
+        (self._writer or self._start_writer()).put(writing)
 
-    @property
-    def writer(self) -> Writer:
-        """The thread that writes; it starts with its first work."""
-        return self._writer or self._start_writer()
+    def touch(self, names: Iterable[bytes], now: float) -> None:
+        """Have it written down, some time, that these entries were used."""
+        (self._writer or self._start_writer()).touch(names, now)
 
     def _start_reader(self) -> None:
         with self._lock:
@@ -101,6 +101,8 @@ class Crew:
                     self._new_hand(), self.clock, self.files, self.ears, self._is_left
                 )
                 self._start("writer", writer.serve)
+                if self._is_over:
+                    writer.stop()
             return self._writer
 
     def _new_hand(self) -> Hand:
@@ -126,7 +128,7 @@ class Crew:
                 self._check_end()
 
     def _check_end(self) -> None:
-        if self._is_over and not self._alive:
+        if self._is_over and not self._alive and not self.over.done():
             self.over.set_result(None)
 
     def _serve(self, hand: Hand) -> None:
@@ -194,8 +196,9 @@ class Crew:
         """
         new = [hand for hand in self._hands if hand not in self._held]
         for hand in new:
-            self._held[hand] = hand.lock.acquire(timeout=PATIENCE)
-            hand.close()
+            is_ours = self._held[hand] = hand.lock.acquire(timeout=PATIENCE)
+            if is_ours:
+                hand.close()
         return bool(new)
 
     def go_on(self) -> None:

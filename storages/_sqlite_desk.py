@@ -168,7 +168,7 @@ class Desk:
 
     def _write(self, calls: Calls[Work, Any]) -> None:
         self._check_open()
-        self.crew.writer.put(_Works(calls, self.crew.path, self._timeout, self._open))
+        self.crew.write(_Works(calls, self.crew.path, self._timeout, self._open))
 
     def _look(self, calls: Calls[bytes, Entry | None]) -> None:
         self._read(calls, self._entries)
@@ -180,7 +180,7 @@ class Desk:
         now = self.crew.clock.now()
         found = entries(link, names, self.crew.files, self._unpack, now)
         if self._touches and found:
-            self.crew.writer.touch(found, now)
+            self.crew.touch(found, now)
         return found
 
     # --- waiting for another's lease ------------------------------------------------------------

@@ -194,7 +194,7 @@ class PostgresStorage(EntryStorage):
         there: Taken | Refused = got
         seen: Entry | None = None
         if there.value is not None:
-            seen = self._core.unpack(token.row, (there.value, there.fresh))
+            seen = self._core.unpack(token.row, (there.value, there.fresh), self.now())
         if isinstance(there, Refused):
             if there.token != LOCK:
                 return Busy(key, there.token, max(0.0, there.left), seen)

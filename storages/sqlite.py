@@ -319,7 +319,7 @@ def _checked(path: Any) -> str:
         raise ConfigurationError(
             f"SQLiteStorage needs SQLite 3.24; this Python has {sqlite3.sqlite_version}"
         )
-    return name
+    return os.path.abspath(name)  # whatever the current folder is when it is opened
 
 
 def _lease_of(key: Key, taken: Taken, now: float) -> Lease | Busy:

@@ -36,7 +36,7 @@ __all__ = ["MODELS", "SOUGHT", "World", "found", "pause", "reader", "sought", "w
 SOUGHT = ("memory", "redis", "memcached")
 MODELS = SOUGHT[1:]
 
-SCHEDULES = {"memory": 300, "redis": 100, "memcached": 100}
+SCHEDULES = {"memory": 200, "redis": 80, "memcached": 60}
 NAIVELY = 1000  # schedules within which a naive cache is found out
 
 PAUSES = (0.0, 0.01, 0.05)  # seconds that a load takes

@@ -63,9 +63,10 @@ async def test_caller_mutates_the_value_that_others_share_with_him(venue: Venue)
     """Callers of one load get one object; what is stored is not changed by that."""
     storage = MemoryStorage(isolate=True) if venue.kind == "memory" else venue.storage()
     thing = lists(storage)
-    pair: Any = await asyncio.gather(thing(1), thing(1))
-    assert pair[0] is pair[1]
-    pair[0].append("mine")
+    calls: list[asyncio.Task[list[str]]] = [asyncio.create_task(thing(1)) for _ in range(2)]
+    first, second = [await call for call in calls]
+    assert first is second
+    first.append("mine")
     assert await thing(1) == ["1 in version 0"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gecaso import Cache, MemoryStorage
 from gecaso.storages import PostgresStorage
+from gecaso.testing import FakeClock
 from tests.catalogue.naive import Near, naive
 from tests.catalogue.seeking import MODELS, SOUGHT, World, found, pause, reader, sought
 from tests.catalogue.stage import NEW, OLD, SHARED, Stage, Venue
@@ -120,23 +121,20 @@ def test_invalidate_before_the_writers_commit_is_found(mechanism: str) -> None:
 # --- writer dies before invalidating --------------------------------------------------------------
 
 
-async def writer_dies(stage: Stage, seconds: float) -> set[str]:
+async def writer_dies(stage: Stage) -> set[str]:
     """The source has changed, and nobody will ever say so."""
-    assert await stage.left() == {OLD}
+    assert await stage.a.thing(1) == OLD
     stage.truth.version = 1
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(0.4)
     return await stage.left()
 
 
 async def test_writer_dies_before_invalidating(venue: Venue) -> None:
-    stage = venue.stage(ttl=0.3)
-    assert await writer_dies(stage, 0) == {OLD}
-    await asyncio.sleep(0.4)
-    assert await stage.left() == {NEW}
+    assert await writer_dies(venue.stage(ttl=0.3)) == {NEW}
 
 
 async def test_writer_dies_before_invalidating_fools_the_naive_cache() -> None:
-    assert await writer_dies(naive(), 0.4) == {OLD}
+    assert await writer_dies(naive()) == {OLD}
 
 
 @pytest.mark.parametrize("mechanism", SOUGHT)
@@ -179,10 +177,9 @@ async def lagging_replica(stage: Stage, truth: Replicated) -> set[str]:
 @pytest.mark.parametrize("read_primary", [False, True])
 async def test_lagging_replica(venue: Venue, read_primary: bool) -> None:
     truth = Replicated(read_primary=read_primary)
-    stage = Stage(truth, venue.process(truth, ttl=0.3), venue.process(truth, ttl=0.3))
+    stage = Stage(truth, venue.process(truth, ttl=9), venue.process(truth, ttl=9))
     assert await lagging_replica(stage, truth) == {NEW if read_primary else OLD}
-    await asyncio.sleep(0.4)
-    assert await stage.left() == {NEW}
+    assert 0 < await stage.a.thing.ttl(1) <= 9  # and so it is bounded
 
 
 @pytest.mark.parametrize("mechanism", SOUGHT)
@@ -329,9 +326,10 @@ async def test_next_request_on_another_process(stage: Stage) -> None:
 async def test_next_request_on_another_process_is_bounded_by_the_ttl_in_memory() -> None:
     """Each process has a memory of its own: what one invalidates, the others do not hear of."""
     truth = Truth()
-    stage = Stage(truth, *[Process(MemoryStorage(), truth, ttl=0.3) for _ in range(2)])
+    clock = FakeClock()
+    stage = Stage(truth, *[Process(MemoryStorage(clock=clock), truth, ttl=9) for _ in range(2)])
     assert await next_request(stage) == OLD
-    await asyncio.sleep(0.4)
+    clock.advance(9)
     assert await stage.b.thing(1) == NEW
 
 

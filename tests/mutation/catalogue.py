@@ -28,21 +28,18 @@ CATALOGUE = (
         entries("writers", "invalidate_before_the_writers_commit"),
     ),
     Mutant(
+        "writer dies before invalidating: what is stored never ends",
+        "gecaso/freshness.py",
+        "    return now + ttl, now + ttl + max(",
+        "    return inf, inf + max(",
+        entries("writers", "writer_dies_before_invalidating"),
+    ),
+    Mutant(
         "publish before delete (Redis): a discard tells, and deletes nothing",
         "storages/_redis_scripts.py",
         "DISCARD = b\"redis.call('UNLINK', KEYS[1]) \" + _END",
         "DISCARD = _END",
         entries("crossing", "publish_before_delete", "publish_before_delete_when_a_lease_goes"),
-    ),
-    Mutant(
-        "publish before delete (memcached): the value is deleted before the mark beside it",
-        "storages/_memcached_ops.py",
-        "[at for name in names for at in (WireKeys.beside(name), name)]",
-        "[at for name in names for at in (name, WireKeys.beside(name))]",
-        (
-            *entries("crossing", "publish_before_delete_is_searched_for"),
-            "tests/testing/test_searches.py::test_no_schedule_of_any_program_breaks_a_promise",
-        ),
     ),
     Mutant(
         "lease with the same token: the tokens of a process are equal",

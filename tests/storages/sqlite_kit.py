@@ -14,9 +14,15 @@ from gecaso import Busy, Key, Lease
 from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage
 
-__all__ = ["KEY", "files", "leased", "names", "opened", "select", "threads", "until"]
+__all__ = ["KEY", "at", "files", "leased", "names", "opened", "select", "threads", "until"]
 
 KEY = as_key("a")
+
+
+def at(path: Path | str, **options: Any) -> SQLiteStorage:
+    """Return a storage that waits longer than is usual: a busy machine is no trouble of its own."""
+    options.setdefault("timeout", 10.0)
+    return SQLiteStorage(path, **options)
 
 
 @contextlib.contextmanager

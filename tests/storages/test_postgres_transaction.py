@@ -98,7 +98,7 @@ async def test_a_load_that_begins_within_the_transaction_waits_for_its_commit(
             await inside.remove("a")
         started = time.monotonic()
         busy = await refused(scene.there)
-        assert 0.09 < time.monotonic() - started < 1.0
+        assert 0.09 < time.monotonic() - started < 5
         waiting = asyncio.create_task(soon(scene.there))
         await asyncio.sleep(0.01)
         assert not waiting.done()
@@ -135,7 +135,7 @@ async def test_a_load_from_before_the_transaction_that_ends_within_it_is_not_sto
         await scene.here.on(scene.writer).remove("a")
         started = time.monotonic()
         assert not await scene.store(lease, old)
-        assert 0.09 < time.monotonic() - started < 1.0
+        assert 0.09 < time.monotonic() - started < 5
         assert await scene.stored() is None
     assert await scene.stored() is None
     assert not await scene.store(lease, old)

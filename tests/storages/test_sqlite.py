@@ -18,7 +18,7 @@ from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage, _sqlite_clock, _sqlite_files, _sqlite_writer
 from gecaso.storages._sqlite_clock import Clock
 from gecaso.storages._sqlite_schema import Link
-from tests.storages.sqlite_kit import KEY, files, leased, names, opened, select, until
+from tests.storages.sqlite_kit import KEY, at, files, leased, names, opened, select, until
 
 LARGE = os.urandom(100_000)  # no compression makes it small
 
@@ -47,17 +47,17 @@ def test_a_storage_in_memory_is_refused_with_advice() -> None:
 )
 def test_options_that_cannot_work_are_refused(wrong: dict[str, Any], path: Path) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        SQLiteStorage(path, **wrong)
+        at(path, **wrong)
 
 
 def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 23, 0))
     with pytest.raises(ConfigurationError, match=r"3\.24"):
-        SQLiteStorage(path)
+        at(path)
 
 
 async def test_making_one_opens_nothing(path: Path) -> None:
-    storage = SQLiteStorage(path)
+    storage = at(path)
     assert not path.exists()
     assert "0 connections" in repr(storage)
     await storage.set("a", 1)
@@ -66,10 +66,20 @@ async def test_making_one_opens_nothing(path: Path) -> None:
     await storage.aclose()
 
 
+async def test_a_relative_path_is_relative_to_the_folder_in_which_the_storage_was_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    async with at(path.name) as storage:
+        monkeypatch.chdir("/")
+        await storage.set("a", 1)
+    assert path.exists()
+
+
 async def test_files_are_for_this_user_alone(path: Path) -> None:
     before = os.umask(0)
     try:
-        async with SQLiteStorage(path) as storage:
+        async with at(path) as storage:
             await storage.set("a", LARGE)
             made = [each for each in path.parent.rglob("*") if each.is_file()]
             folders = [each for each in path.parent.rglob("*") if each.is_dir()]
@@ -82,14 +92,14 @@ async def test_files_are_for_this_user_alone(path: Path) -> None:
 
 
 async def test_entries_outlive_the_storage(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set_many({"a": (1, {2}), "b": LARGE}, ttl=60)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         assert await storage.get_many("abc") == {"a": (1, {2}), "b": LARGE}
 
 
 async def test_a_signed_value_is_read_under_its_own_key_alone(path: Path) -> None:
-    async with SQLiteStorage(path, secret="a secret of enough bytes") as storage:
+    async with at(path, secret="a secret of enough bytes") as storage:
         await storage.set_many({"a": slice(1, 2), "b": [LARGE, slice(3)]})
         assert await storage.get_many("ab") == {"a": slice(1, 2), "b": [LARGE, slice(3)]}
         with opened(path) as db:
@@ -106,7 +116,7 @@ async def test_a_signed_value_is_read_under_its_own_key_alone(path: Path) -> Non
 
 async def test_namespaces_are_apart_whatever_they_are_called(path: Path) -> None:
     spaces = ["", "a", "ab", "a\0", "a:b", "é{}", "a\1"]
-    storages = {space: SQLiteStorage(path, namespace=space) for space in spaces}
+    storages = {space: at(path, namespace=space) for space in spaces}
     for space, storage in storages.items():
         await storage.set_many({"k": space, "\0k": space, "b:k": space})
     for space, storage in storages.items():
@@ -121,7 +131,7 @@ async def test_namespaces_are_apart_whatever_they_are_called(path: Path) -> None
 
 async def test_any_text_is_a_key(path: Path) -> None:
     keys = ["", " ", "\0", "é", "\ud800", "x" * 10_000, "a\nb", "%", ("a", 1), 7, b"\xff"]
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set_many({key: [key] for key in keys if key != "\ud800"})
         await storage.set("\ud800", "lone")
         for key in keys:
@@ -132,7 +142,7 @@ async def test_clear_removes_entries_leases_and_files_many_at_a_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gecaso.storages._sqlite_work.AT_ONCE", 10)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set_many({number: number for number in range(35)})
         await storage.set("large", LARGE)
         lease = await leased(storage)
@@ -144,7 +154,7 @@ async def test_clear_removes_entries_leases_and_files_many_at_a_time(
 
 async def test_ten_thousand_keys_at_once(path: Path) -> None:
     values = {f"key {number}": number for number in range(10_000)}
-    async with SQLiteStorage(path, timeout=10) as storage:
+    async with at(path) as storage:
         await storage.set_many(values)
         assert await storage.get_many(values) == values
         await storage.remove(*values)
@@ -155,7 +165,7 @@ async def test_ten_thousand_keys_at_once(path: Path) -> None:
 
 
 async def test_a_large_value_is_a_file_and_goes_with_its_row(path: Path) -> None:
-    async with SQLiteStorage(path, compress=False) as storage:
+    async with at(path, compress=False) as storage:
         await storage.set("small", b"x" * 65_000)
         assert files(path) == []
         await storage.set("a", LARGE)
@@ -175,13 +185,13 @@ async def test_a_large_value_is_a_file_and_goes_with_its_row(path: Path) -> None
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024 - 300, 64 * 1024, 64 * 1024 + 1, 10_000_000])
 async def test_values_around_the_bound_come_out_as_they_went_in(size: int, path: Path) -> None:
     value = os.urandom(size)
-    async with SQLiteStorage(path, timeout=10) as storage:
+    async with at(path) as storage:
         await storage.set("a", [value])
         assert await storage.get("a") == [value]
 
 
 async def test_a_fenced_large_value_leaves_no_file(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         lease = await leased(storage)
         await storage.discard([KEY])
         assert await storage.commit({lease: storage.new_entry(LARGE)}) == set()
@@ -191,7 +201,7 @@ async def test_a_fenced_large_value_leaves_no_file(path: Path) -> None:
 
 
 async def test_a_lost_or_cut_file_is_a_miss(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", LARGE)
         (file,) = files(path)
         for data in (file.read_bytes()[:-1], b"", None):
@@ -209,7 +219,7 @@ async def test_a_lost_or_cut_file_is_a_miss(path: Path) -> None:
 
 async def test_a_name_of_a_file_leads_nowhere_else(path: Path) -> None:
     secret = path.parent / ("x" * 29)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", LARGE)
         (file,) = files(path)
         file.rename(secret)  # a fine value, elsewhere
@@ -224,7 +234,7 @@ async def test_a_name_of_a_file_leads_nowhere_else(path: Path) -> None:
 async def test_readers_find_the_old_value_or_the_new_one_while_files_are_replaced(
     path: Path,
 ) -> None:
-    async with SQLiteStorage(path, timeout=10, large=1) as storage, asyncio.TaskGroup() as group:
+    async with at(path, large=1) as storage, asyncio.TaskGroup() as group:
         await storage.set("a", 0)
         done = asyncio.Event()
 
@@ -242,7 +252,7 @@ async def test_readers_find_the_old_value_or_the_new_one_while_files_are_replace
 async def test_files_that_a_crash_has_left_are_swept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", LARGE)
         (kept,) = files(path)
     orphan, unfinished, recent = (kept.with_name(n) for n in ("b" * 32, "c.new", "d" * 32))
@@ -250,7 +260,7 @@ async def test_files_that_a_crash_has_left_are_swept(
         each.touch()
         os.utime(each, (1, 1))
     recent.touch()
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("b", 1)
         await until(lambda: files(path) == sorted([kept, recent]))
         assert await storage.get("a") == LARGE
@@ -268,7 +278,7 @@ def total(path: Path) -> int:
 
 
 async def test_the_entries_used_longest_ago_leave_first(path: Path) -> None:
-    async with SQLiteStorage(path, maxbytes=10_000, compress=False) as storage:
+    async with at(path, maxbytes=10_000, compress=False) as storage:
         for key in "abcdefgh":
             await storage.set(key, b"x" * 1000)
         await storage.get("a")
@@ -281,7 +291,7 @@ async def test_the_entries_used_longest_ago_leave_first(path: Path) -> None:
 
 async def test_a_hit_costs_no_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sqlite_writer, "HOUSEWORK_EVERY", 1000.0)
-    async with SQLiteStorage(path, maxbytes=10_000) as storage:
+    async with at(path, maxbytes=10_000) as storage:
         await storage.set("a", 1)
         with opened(path) as db:
             versions = db.execute("PRAGMA data_version").fetchone()
@@ -298,7 +308,7 @@ async def test_uses_by_another_process_count_as_soon_as_they_are_written_down(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_sqlite_writer, "HOUSEWORK_EVERY", 0.01)
-    async with SQLiteStorage(path, maxbytes=10_000) as storage:
+    async with at(path, maxbytes=10_000) as storage:
         await storage.set("a", 1)
         (before,) = select(path, "SELECT used FROM entries")
         await storage.get("a")
@@ -306,7 +316,7 @@ async def test_uses_by_another_process_count_as_soon_as_they_are_written_down(
 
 
 async def test_files_count_and_leave_with_their_entries(path: Path) -> None:
-    async with SQLiteStorage(path, maxbytes=350_000, compress=False) as storage:
+    async with at(path, maxbytes=350_000, compress=False) as storage:
         for key in "abcde":
             await storage.set(key, LARGE)
             assert total(path) <= 350_000
@@ -315,7 +325,7 @@ async def test_files_count_and_leave_with_their_entries(path: Path) -> None:
 
 
 async def test_a_value_larger_than_the_bound_is_refused_and_no_other_leaves(path: Path) -> None:
-    async with SQLiteStorage(path, maxbytes=50_000, compress=False) as storage:
+    async with at(path, maxbytes=50_000, compress=False) as storage:
         await storage.set("a", 1)
         with pytest.raises(ValueTooLarge) as caught:
             await storage.set("b", LARGE)
@@ -325,7 +335,7 @@ async def test_a_value_larger_than_the_bound_is_refused_and_no_other_leaves(path
 
 async def test_the_file_itself_stays_near_the_bound(path: Path) -> None:
     bound = 2_000_000
-    async with SQLiteStorage(path, maxbytes=bound, timeout=10) as storage:
+    async with at(path, maxbytes=bound, timeout=10) as storage:
         for start in range(0, 20_000, 1000):
             await storage.set_many({f"{start + n:065}": "x" * (n % 400) for n in range(1000)})
             assert total(path) <= bound
@@ -333,8 +343,8 @@ async def test_the_file_itself_stays_near_the_bound(path: Path) -> None:
 
 
 async def test_the_bound_holds_for_the_file_whatever_the_namespace(path: Path) -> None:
-    first = SQLiteStorage(path, maxbytes=5000, namespace="a", compress=False)
-    second = SQLiteStorage(path, maxbytes=5000, namespace="b", compress=False)
+    first = at(path, maxbytes=5000, namespace="a", compress=False)
+    second = at(path, maxbytes=5000, namespace="b", compress=False)
     for number in range(10):
         await first.set(number, b"x" * 700)
         await second.set(number, b"x" * 700)
@@ -351,7 +361,7 @@ async def test_expired_rows_leave_in_the_background(
 ) -> None:
     monkeypatch.setattr(_sqlite_writer, "HOUSEWORK_EVERY", 0.01)
     monkeypatch.setattr(_sqlite_writer, "BURIED_AT_ONCE", 7)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set_many({number: number for number in range(50)}, ttl=0.05)
         await storage.set("large", LARGE, ttl=0.05)
         await storage.set("stays", 1, ttl=60)
@@ -364,14 +374,14 @@ async def test_expired_rows_leave_in_the_background(
 
 async def test_free_pages_are_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sqlite_writer, "HOUSEWORK_EVERY", 0.01)
-    async with SQLiteStorage(path, timeout=10, compress=False) as storage:
+    async with at(path, compress=False) as storage:
         await storage.set_many(dict.fromkeys(range(500), b"x" * 10_000))
         await storage.clear()
         await until(lambda: select(path, "PRAGMA freelist_count") < [300])
 
 
 async def test_a_dead_entry_is_a_miss_before_it_has_left(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         entry = storage.new_entry(1, 0.02)
         await storage.store({KEY: entry})
         await until(lambda: storage.now() >= entry.dead_after)
@@ -388,7 +398,7 @@ async def test_who_waits_in_this_process_is_told_at_once(
 ) -> None:
     monkeypatch.setattr("gecaso.storages._sqlite_desk.FIRST_LOOK", 1000.0)
     monkeypatch.setattr("gecaso.storages._sqlite_desk.LAST_LOOK", 1000.0)
-    holder, storage = SQLiteStorage(path), SQLiteStorage(path)
+    holder, storage = at(path), at(path)
     endings: list[Callable[[Lease], Awaitable[object]]] = [
         lambda lease: holder.release([lease]),
         lambda lease: holder.commit({lease: holder.new_entry(1)}),
@@ -409,7 +419,7 @@ async def test_who_waits_in_this_process_is_told_at_once(
 
 
 async def test_waiting_ends_when_the_lease_runs_out_or_time_is_up(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await leased(storage, seconds=1.0)
         busy = (await storage.lease([KEY], 10))[KEY]
         assert isinstance(busy, Busy)
@@ -421,7 +431,7 @@ async def test_waiting_ends_when_the_lease_runs_out_or_time_is_up(path: Path) ->
 
 
 async def test_a_cancelled_lease_is_given_back(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         for ticks in range(5):
             taking = asyncio.create_task(storage.lease([KEY], 60))
             for _ in range(ticks):
@@ -436,7 +446,7 @@ async def test_a_cancelled_lease_is_given_back(path: Path) -> None:
 
 
 async def test_two_leases_of_one_key_in_one_commit(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         old = await leased(storage)
         await storage.discard([KEY])
         new = await leased(storage)
@@ -446,7 +456,7 @@ async def test_two_leases_of_one_key_in_one_commit(path: Path) -> None:
 
 
 async def test_expiring_keeps_what_has_a_stale_time_and_ends_the_lease(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         now = storage.now()
         for value in ("small", LARGE):
             await storage.store({KEY: Entry(value, now, now + 30, now + 60, version=b"v")})
@@ -462,7 +472,7 @@ async def test_expiring_keeps_what_has_a_stale_time_and_ends_the_lease(path: Pat
 
 
 async def test_a_pack_error_harms_nobody_else(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         outcomes = await asyncio.gather(
             storage.set("a", 1), storage.set("b", object()), storage.set("c", 1),
             return_exceptions=True,
@@ -485,7 +495,7 @@ async def test_lookups_of_one_tick_share_a_statement_and_writes_a_transaction(
         self.db.set_trace_callback(done.append)
 
     monkeypatch.setattr(Link, "_prepare", traced)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
         done.clear()
         await asyncio.gather(*[storage.set(number, number) for number in range(100)])
@@ -496,7 +506,7 @@ async def test_lookups_of_one_tick_share_a_statement_and_writes_a_transaction(
 
 
 async def test_a_cached_function_over_a_file(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
 
         @gecaso.cached(storage, ttl=60)
         async def square(x: int) -> int:
@@ -530,12 +540,12 @@ def another_boot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_setting_the_time_of_day_moves_no_entry_and_no_lease(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1, ttl=60)
         lease = await leased(storage)
     for seconds in (-7200.0, 7200.0):
         shifted(monkeypatch, seconds)
-        async with SQLiteStorage(path) as storage:
+        async with at(path) as storage:
             assert abs(storage.now() - lease.until) > 7000  # not known yet
             await storage.set("b", 2, ttl=60)
             assert await storage.get_many("ab") == {"a": 1, "b": 2}
@@ -547,11 +557,11 @@ async def test_setting_the_time_of_day_moves_no_entry_and_no_lease(
 async def test_after_a_boot_leases_are_gone_and_entries_are_not(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1, ttl=60)
         await storage.lease([KEY], 60)
     another_boot(path, monkeypatch)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         assert await storage.get("a") == 1
         assert isinstance((await storage.lease([KEY], 10))[KEY], Lease)
 
@@ -559,11 +569,11 @@ async def test_after_a_boot_leases_are_gone_and_entries_are_not(
 async def test_after_a_boot_with_an_earlier_time_of_day_nothing_lives_longer_than_it_may(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1, ttl=60)
     another_boot(path, monkeypatch)
     shifted(monkeypatch, -3600.0)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         assert await storage.get_many("a") == {}
 
 
@@ -571,13 +581,13 @@ async def test_where_boots_have_no_name_the_offset_of_the_clock_tells_them_apart
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_sqlite_clock, "BOOT_ID", "/nowhere")
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.lease([KEY], 60)
     shifted(monkeypatch, 1.0)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         assert isinstance((await storage.lease([KEY], 10))[KEY], Busy)
     shifted(monkeypatch, 100.0)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         assert isinstance((await storage.lease([KEY], 10))[KEY], Lease)
 
 
@@ -586,7 +596,7 @@ async def test_where_boots_have_no_name_the_offset_of_the_clock_tells_them_apart
 
 async def test_a_damaged_value_is_a_miss_and_told(path: Path) -> None:
     seen: list[Any] = []
-    async with SQLiteStorage(path, namespace="n") as storage:
+    async with at(path, namespace="n") as storage:
         await storage.set_many({"a": 1, "b": 2})
         with opened(path) as db:
             db.execute(

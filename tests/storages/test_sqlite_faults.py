@@ -22,10 +22,9 @@ import pytest
 import gecaso
 from gecaso import Busy, InvalidationFailed, StorageError, StorageTimeout, events
 from gecaso.keys import as_key
-from gecaso.storages import SQLiteStorage
 from gecaso.storages._sqlite_repair import set_aside
 from gecaso.storages._sqlite_work import Discard, Evict
-from tests.storages.sqlite_kit import KEY, leased, names, opened, select, until
+from tests.storages.sqlite_kit import KEY, at, leased, names, opened, select, until
 
 VALUES = {f"key {number}": "x" * 500 for number in range(200)}
 
@@ -91,13 +90,13 @@ DAMAGES = [
 async def test_a_damaged_file_is_set_aside_reported_and_made_anew(
     damage: Callable[[Path], None], path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with SQLiteStorage(path, timeout=5) as storage:
+    async with at(path) as storage:
         await storage.set_many(VALUES)
     damage(path)
     harmed = path.read_bytes()
     seen: list[Any] = []
     with caplog.at_level(logging.WARNING, "gecaso"), events.listening(seen.append):
-        async with SQLiteStorage(path, timeout=5) as storage:
+        async with at(path) as storage:
             assert await storage.get_many(VALUES) == {}
             await storage.set("a", 1)
             lease = await leased(storage)
@@ -116,7 +115,7 @@ async def test_a_damaged_file_is_set_aside_reported_and_made_anew(
 async def test_damage_that_is_met_while_it_is_open_is_no_error_to_callers(
     damage: Callable[[Path], None], path: Path
 ) -> None:
-    async with SQLiteStorage(path, timeout=5) as storage:
+    async with at(path) as storage:
         await storage.set_many(VALUES)
         with opened(path) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -134,14 +133,14 @@ async def test_damage_that_is_met_while_it_is_open_is_no_error_to_callers(
 async def test_flipped_bytes_end_in_a_miss_or_the_value(path: Path) -> None:
     chance = random.Random(1)
     for _ in range(15):
-        async with SQLiteStorage(path, timeout=5) as storage:
+        async with at(path) as storage:
             await storage.set_many(VALUES)
         data = bytearray(path.read_bytes())
         for _ in range(chance.choice([1, 10, 1000])):
             # Who says which program's file it is, in the header, is believed: test of its own.
             data[chance.randrange(100, len(data))] = chance.randrange(256)
         path.write_bytes(data)
-        async with SQLiteStorage(path, timeout=5) as storage:
+        async with at(path) as storage:
             found = await storage.get_many(VALUES)
             assert all(VALUES[key] == value for key, value in found.items())
             await storage.set("a", 1)
@@ -152,13 +151,13 @@ async def test_flipped_bytes_end_in_a_miss_or_the_value(path: Path) -> None:
 async def test_a_few_damaged_files_are_kept_and_no_more(path: Path) -> None:
     for number in range(6):
         path.write_text(f"no database {number}")
-        async with SQLiteStorage(path) as storage:
+        async with at(path) as storage:
             await storage.set("a", 1)
     assert [each.read_text() for each in aside(path)] == [f"no database {n}" for n in (3, 4, 5)]
 
 
 async def test_cached_functions_notice_nothing_of_a_damaged_file(path: Path) -> None:
-    async with SQLiteStorage(path, timeout=5) as storage:
+    async with at(path) as storage:
 
         @gecaso.cached(storage, ttl=60)
         async def double(x: int) -> int:
@@ -173,7 +172,7 @@ async def test_cached_functions_notice_nothing_of_a_damaged_file(path: Path) -> 
 
 async def test_two_who_find_the_damage_at_once_set_one_file_aside(path: Path) -> None:
     """Two connections here, the same file: the second must not take the new one for damaged."""
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set_many(VALUES)
         await storage.get_many(VALUES)
         with opened(path) as db:
@@ -199,7 +198,7 @@ async def test_whatever_is_in_a_column_is_no_error_to_callers(
 ) -> None:
     """Who has the file may have put there what we never would."""
     table, _, name = column.partition(".")
-    async with SQLiteStorage(path, timeout=5, maxbytes=100_000) as storage:
+    async with at(path, maxbytes=100_000) as storage:
         await storage.set_many({"a": 1, "b": 2})
         busy = (await storage.lease([as_key("a")], 60), await storage.lease([as_key("a")], 60))
         with opened(path) as db:
@@ -222,7 +221,7 @@ async def test_whatever_is_in_a_column_is_no_error_to_callers(
 
 
 async def test_a_removed_file_is_made_anew(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
         assert await storage.get("a") == 1
         for part in ("", "-wal", "-shm"):
@@ -247,7 +246,7 @@ async def test_what_was_done_to_a_file_that_is_set_aside_is_done_again_to_the_ne
         run(self, db, now)
 
     monkeypatch.setattr(Discard, "run", run_late)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", "old")
         await storage.remove("a")
         assert len(done) == 2
@@ -257,7 +256,7 @@ async def test_what_was_done_to_a_file_that_is_set_aside_is_done_again_to_the_ne
 
 
 async def test_a_file_that_somebody_else_has_set_aside_is_not_set_aside_again(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
         assert set_aside(str(path), (0, 0), "it is another one") is None
         path.unlink()
@@ -269,7 +268,7 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path
         db.execute("CREATE TABLE accounts (balance)")
         db.execute("INSERT INTO accounts VALUES (100)")
     before = path.read_bytes()
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         with pytest.raises(StorageError, match="a path of its own"):
             await storage.set("a", 1)
     assert path.read_bytes() == before
@@ -277,11 +276,11 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path
 
 
 async def test_a_file_of_a_newer_gecaso_is_refused_and_left_alone(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
     with opened(path) as db:
         db.execute("PRAGMA user_version = 2")
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         with pytest.raises(StorageError, match="newer gecaso"):
             await storage.get("a")
     assert aside(path) == []
@@ -298,7 +297,7 @@ async def test_places_that_cannot_be_used_say_what_to_do(tmp_path: Path) -> None
         "nowhere/cache.db": "make it first",
         "file/cache.db": "make it first",
     }.items():
-        storage = SQLiteStorage(tmp_path / place)
+        storage = at(tmp_path / place)
         for operation in (storage.get("a"), storage.set("a", 1), storage.ping()):
             with pytest.raises(StorageError, match=advice):
                 await operation
@@ -308,7 +307,7 @@ async def test_places_that_cannot_be_used_say_what_to_do(tmp_path: Path) -> None
 async def test_a_cached_function_over_such_a_place_is_called_and_invalidating_it_fails(
     tmp_path: Path,
 ) -> None:
-    async with SQLiteStorage(tmp_path) as storage:
+    async with at(tmp_path) as storage:
 
         @gecaso.cached(storage, ttl=60, invalidate_timeout=0.1)
         async def double(x: int) -> int:
@@ -323,7 +322,7 @@ async def test_a_cached_function_over_such_a_place_is_called_and_invalidating_it
 async def test_a_full_disk_refuses_writes_and_not_reads(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
         connect = sqlite3.connect
 
@@ -352,7 +351,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 
 async def main():
-    async with SQLiteStorage(sys.argv[1]) as storage:
+    async with SQLiteStorage(sys.argv[1], timeout=10) as storage:
         cached = gecaso.cached(storage, ttl=60)
 
         @cached
@@ -396,7 +395,7 @@ if os.getuid() == 0:
 
 async def main():
     for place in sys.argv[1:]:
-        async with SQLiteStorage(place) as storage:
+        async with SQLiteStorage(place, timeout=10) as storage:
             try:
                 await storage.get("a")
                 print("fine")
@@ -419,7 +418,7 @@ def open_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.process
 def test_a_folder_or_file_that_may_not_be_written_says_so(open_folder: Path) -> None:
     async def make(path: Path) -> None:
-        async with SQLiteStorage(path) as storage:
+        async with at(path) as storage:
             await storage.set("a", 1)
 
     asyncio.run(make(open_folder / "made.db"))
@@ -445,7 +444,7 @@ def test_a_folder_or_file_that_may_not_be_written_says_so(open_folder: Path) -> 
 
 
 async def test_a_lock_that_lasts_is_a_storage_timeout_and_reads_go_on(path: Path) -> None:
-    async with SQLiteStorage(path, timeout=0.2) as storage:
+    async with at(path, timeout=0.2) as storage:
         await storage.set("a", 1)
         with opened(path) as db:
             db.execute("BEGIN IMMEDIATE")
@@ -464,7 +463,7 @@ async def test_a_lock_that_lasts_is_a_storage_timeout_and_reads_go_on(path: Path
 
 
 async def test_a_lock_that_ends_in_time_is_waited_for(path: Path) -> None:
-    async with SQLiteStorage(path, timeout=10) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
         with opened(path) as db:
             db.execute("BEGIN IMMEDIATE")
@@ -477,12 +476,12 @@ async def test_a_lock_that_ends_in_time_is_waited_for(path: Path) -> None:
 
 
 async def test_a_file_that_somebody_has_for_himself_is_a_storage_timeout(path: Path) -> None:
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.set("a", 1)
     with opened(path) as db:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("BEGIN IMMEDIATE")
-        async with SQLiteStorage(path, timeout=0.1) as storage:
+        async with at(path, timeout=0.1) as storage:
             for operation in (storage.get("a"), storage.set("a", 1)):
                 with pytest.raises(StorageTimeout, match="timeout="):
                     await operation
@@ -490,13 +489,14 @@ async def test_a_file_that_somebody_has_for_himself_is_a_storage_timeout(path: P
 
 
 async def test_a_write_that_was_too_late_is_not_done(path: Path) -> None:
-    async with SQLiteStorage(path, timeout=0.1) as storage:
+    async with at(path, timeout=0.1) as storage:
         await storage.set("a", 1)
         with opened(path) as db:
             db.execute("BEGIN IMMEDIATE")
             with pytest.raises(StorageTimeout):
                 await storage.set("a", 2)
-            writer = storage._desks.get().crew.writer  # pyright: ignore[reportPrivateUsage] - until it has given up
+            writer = storage._desks.get().crew._writer  # pyright: ignore[reportPrivateUsage] - until it has given up
+            assert writer is not None
             await until(writer._queue.empty)  # pyright: ignore[reportPrivateUsage] - likewise
             db.execute("ROLLBACK")
         await storage.ping()
@@ -504,7 +504,7 @@ async def test_a_write_that_was_too_late_is_not_done(path: Path) -> None:
 
 
 async def test_a_loop_that_was_blocked_takes_no_reply_for_late(path: Path) -> None:
-    async with SQLiteStorage(path, timeout=0.2) as storage:
+    async with at(path, timeout=0.2) as storage:
         await storage.set("a", 1)
         reading = asyncio.ensure_future(storage.lookup(KEY))
         writing = asyncio.create_task(storage.set("b", 1))
@@ -521,9 +521,10 @@ async def test_an_error_in_one_tick_does_not_reach_those_who_share_the_transacti
         raise sqlite3.IntegrityError("no")
 
     monkeypatch.setattr(Evict, "run", fail)
-    async with SQLiteStorage(path) as storage:
+    async with at(path) as storage:
         await storage.ping()
-        writer = storage._desks.get().crew.writer  # pyright: ignore[reportPrivateUsage] - to have both in one transaction
+        writer = storage._desks.get().crew._writer  # pyright: ignore[reportPrivateUsage] - to have both in one transaction
+        assert writer is not None
         with writer._hand.lock:  # pyright: ignore[reportPrivateUsage] - likewise
             bad = asyncio.create_task(storage.evict([KEY]))
             await asyncio.sleep(0.01)
@@ -543,7 +544,7 @@ def test_damages_damage(tmp_path: Path) -> None:
         path = tmp_path / f"{damage.__name__}.db"
 
         async def make(path: Path = path) -> None:
-            async with SQLiteStorage(path, timeout=5) as storage:
+            async with at(path) as storage:
                 await storage.set_many(VALUES)
 
         asyncio.run(make())

@@ -18,7 +18,7 @@ import gecaso
 from gecaso import Busy, StorageError
 from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage, _sqlite_crew
-from tests.storages.sqlite_kit import KEY, leased, threads, until
+from tests.storages.sqlite_kit import KEY, at, leased, threads, until
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def descriptors(path: Path) -> list[str]:
 
 @pytest.mark.every_loop
 async def test_two_loops_in_two_threads_and_this_one(path: Path) -> None:
-    storage = SQLiteStorage(path, timeout=10)
+    storage = at(path)
     wrong: list[object] = []
 
     async def work(name: str) -> None:
@@ -60,8 +60,8 @@ async def test_two_loops_in_two_threads_and_this_one(path: Path) -> None:
 
 
 async def test_storages_of_one_path_share_one_writer(path: Path) -> None:
-    storages = [SQLiteStorage(path, namespace=name) for name in "abc"]
-    storages.append(SQLiteStorage(path.parent / "." / path.name))
+    storages = [at(path, namespace=name) for name in "abc"]
+    storages.append(at(path.parent / "." / path.name))
     for storage in storages:
         await storage.set("a", 1)
     assert len(threads()) == 1
@@ -72,7 +72,7 @@ async def test_storages_of_one_path_share_one_writer(path: Path) -> None:
 
 
 def test_one_loop_after_another_without_closing(path: Path) -> None:
-    storage = SQLiteStorage(path)
+    storage = at(path)
 
     async def use() -> None:
         await storage.set("a", 1)
@@ -86,7 +86,7 @@ def test_one_loop_after_another_without_closing(path: Path) -> None:
 
 
 def test_loops_closed_without_a_word_leave_nothing_once_it_is_used_again(path: Path) -> None:
-    storage = SQLiteStorage(path)
+    storage = at(path)
     for _ in range(3):
         loop = asyncio.new_event_loop()
         loop.run_until_complete(storage.set("a", 1))
@@ -100,7 +100,7 @@ def test_loops_closed_without_a_word_leave_nothing_once_it_is_used_again(path: P
 
 
 def test_plain_functions_from_many_threads(path: Path) -> None:
-    storage = SQLiteStorage(path, timeout=10)
+    storage = at(path)
     loads: list[int] = []
 
     @gecaso.cached(storage, ttl=60)
@@ -131,7 +131,7 @@ def test_plain_functions_from_many_threads(path: Path) -> None:
 @pytest.mark.every_loop
 async def test_closing_leaves_no_task_no_thread_and_no_descriptor(path: Path) -> None:
     tasks = asyncio.all_tasks()
-    storage = SQLiteStorage(path)
+    storage = at(path)
     for _ in range(5):
         lease = await leased(storage)
         busy = (await storage.lease([KEY], 10))[KEY]
@@ -155,7 +155,7 @@ async def test_closing_leaves_no_task_no_thread_and_no_descriptor(path: Path) ->
 async def test_closing_at_any_tick_ends_what_was_asked_for(path: Path) -> None:
     tasks = asyncio.all_tasks()
     for ticks in range(12):
-        storage = SQLiteStorage(path)
+        storage = at(path)
         asked = [
             asyncio.ensure_future(each)
             for each in (
@@ -183,7 +183,7 @@ def is_collected(gone: weakref.ref[SQLiteStorage]) -> bool:
 
 async def test_a_storage_dropped_without_closing_takes_its_threads_along(path: Path) -> None:
     for write_first in (True, False):
-        storage = SQLiteStorage(path)
+        storage = at(path)
         if write_first:
             await storage.set("a", 1)
         else:
@@ -198,7 +198,7 @@ async def test_a_storage_dropped_without_closing_takes_its_threads_along(path: P
 
 async def test_a_storage_may_be_collected_while_a_lock_of_ours_is_held(path: Path) -> None:
     """Collecting garbage happens anywhere; what it runs must not wait for its own thread."""
-    storage = SQLiteStorage(path)
+    storage = at(path)
     await storage.set("a", 1)
     crew = storage._desks.get().crew  # pyright: ignore[reportPrivateUsage] - its locks are meant
     del storage
@@ -209,7 +209,7 @@ async def test_a_storage_may_be_collected_while_a_lock_of_ours_is_held(path: Pat
 
 
 async def test_a_storage_is_usable_after_closing(path: Path) -> None:
-    storage = SQLiteStorage(path)
+    storage = at(path)
     for number in range(3):
         await storage.set("a", number)
         await storage.aclose()
@@ -229,7 +229,7 @@ AT_EXIT = """
 import asyncio, sys, gecaso
 from gecaso.storages import SQLiteStorage
 
-storage = SQLiteStorage(sys.argv[1], maxbytes=10**6)
+storage = SQLiteStorage(sys.argv[1], maxbytes=10**6, timeout=10)
 
 @gecaso.cached(storage, ttl=60)
 def double(x: int) -> int:
