@@ -7,8 +7,9 @@ from math import inf
 
 import pytest
 
-from gecaso import Entry, MemoryStorage
+from gecaso import Entry, MemoryStorage, RecursiveLoad, cached
 from gecaso.entry import new_token
+from tests.doubles import FakeClock
 from tests.scenes import Process, Truth, patience
 
 
@@ -86,3 +87,18 @@ async def test_a_load_cancelled_from_outside_is_started_over_for_those_who_wait(
     async with patience():
         assert await asyncio.gather(*calls) == ["1 in version 0"] * 3
     assert truth.cancelled == 1
+
+
+async def test_an_old_value_does_not_hide_a_load_that_waits_for_itself() -> None:
+    clock = FakeClock()
+    is_circular = False
+
+    @cached(MemoryStorage(clock=clock), ttl=1, stale_if_error=60)
+    async def function(x: int) -> str:
+        return await function(x) if is_circular else "old"
+
+    assert await function(1) == "old"
+    clock.advance(2)
+    is_circular = True
+    with pytest.raises(RecursiveLoad):
+        await function(1)

@@ -215,8 +215,8 @@ SERVERS = (
     Mutant(
         "a put kills no lease (SQLite)",
         WORK,
-        "        db.execute(END, (row.name,))\n        return True\n\n\nclass Swap",
-        "        return True\n\n\nclass Swap",
+        "            db.execute(END, (row.name,))\n            db.execute(PUT",
+        "            db.execute(PUT",
         SQLITE,
     ),
     Mutant(

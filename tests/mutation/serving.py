@@ -98,7 +98,7 @@ SERVING = (
         LOADING,
         "    if isinstance(error, (RecursiveLoad, StorageError)):\n        return False\n",
         "",
-        (*OLD, "tests/test_guard.py"),
+        ("tests/test_local_loading.py", *OLD),
     ),
     Mutant(
         "an invalidation does not let a load be tried again",

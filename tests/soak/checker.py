@@ -157,7 +157,7 @@ class _Key:
         """What a process has invalidated or put, whether the storage has heard of it or not."""
         for each in self.sorts[Sort.INVALIDATE] + self.sorts[Sort.PUT]:
             if each.worker == worker and not each.flag & Flag.RUNNING:
-                yield Operation("invalidate", self.name, each.begin, each.end, actor=f"{worker}")
+                yield Operation("invalidate", 0, each.begin, each.end, actor=f"{worker}")
 
     def _check(self, promise: str, reads: list[Record], others: list[Operation]) -> None:
         asked = [_operation(each) for each in reads]

@@ -94,7 +94,7 @@ class Log:
         """Write an operation of a round. It is in the kernel's hands when this returns."""
         if number not in self._files:
             path = self._folder / f"{number:05}-{self._worker:05}.log"
-            self._files[number] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._files[number] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             if len(self._files) > 3:  # what began two rounds ago has ended
                 os.close(self._files.pop(min(self._files)))
         os.write(self._files[number], _FORM.pack(sort, flag, key, begin, end, token))

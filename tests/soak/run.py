@@ -43,7 +43,7 @@ def soak(
         for place in opened.values():
             stack.callback(place.close)
             place.start()
-        round_seconds = min(30.0, seconds / 3)
+        round_seconds = min(30.0, max(5.0, seconds / 3))
         start = time.monotonic()
         addresses = {name: opened[number].address for number, name in numbers.items()}
         settings = Settings(0, seed, start, round_seconds, pace, str(folder), addresses)

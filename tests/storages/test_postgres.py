@@ -14,6 +14,7 @@ from gecaso.entry import Busy, Entry, Lease
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
 from gecaso.storages import _postgres_link as link_module
+from gecaso.storages import _postgres_rows as rows_module
 from tests.postgres import PostgresServer
 from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, took
 
@@ -360,8 +361,9 @@ async def test_a_lease_that_waits_for_a_lock_holds_up_no_lookup(
 
 
 async def test_a_locked_key_among_many_is_busy_and_the_others_are_not(
-    storage: PostgresStorage, postgres_url: str
+    storage: PostgresStorage, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rows_module, "GIVE_UP", 5.0)
     keys = [as_key(n) for n in range(10)]
     before = await storage.lease(keys[5:], 10)
     leases = {key: got for key, got in before.items() if isinstance(got, Lease)}

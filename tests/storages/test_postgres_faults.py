@@ -117,6 +117,7 @@ async def test_leases_that_were_taken_while_the_server_hung_are_taken_over(
     async with opened(own_postgres.url, timeout=0.2, connect_timeout=5) as storage:
         await within(5, storage.ping)
         await within(5, lambda: storage.set("a", 1))
+        await storage.release([await took(storage)])  # the statement is prepared
         own_postgres.pause()
         with pytest.raises(StorageTimeout):
             await storage.lease([KEY], 30)
@@ -149,6 +150,19 @@ async def test_a_killed_server_is_an_error_at_once_comes_back_and_has_no_leases(
         assert await storage.renew([lease], 10) == set()
         assert await storage.get_many(["a", "b"]) == {}
         await took(storage)
+
+
+async def test_an_idle_connection_that_the_server_ended_costs_no_lookup(
+    postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    async with opened(postgres_url) as storage:
+        await storage.set("a", 1)
+        for _ in range(3):
+            assert await storage.get("a") == 1
+            postgres_server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE '%gecaso%' AND pid <> pg_backend_pid()"
+            )
 
 
 @pytest.mark.fault
