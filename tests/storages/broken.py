@@ -318,7 +318,7 @@ class LooksAtNothing(MemoryStorage):
 @noticed_by("test_a_commit_after_a_store_that_compared_changes_nothing", "another value was stored")
 @noticed_by("test_a_lease_that_is_not_renewed_ends_and_its_holder_is_fenced", "another took it")
 class CommitsWithoutFence(MemoryStorage):
-    def commit_one(self, lease: Lease, entry: Entry) -> bool:
+    def _commit(self, lease: Lease, entry: Entry) -> bool:
         self.write(lease.key, entry)
         self.leases.give_back(lease)
         return True
@@ -509,7 +509,7 @@ class LearnsNothing(MemoryStorage):
 
 @noticed_by("test_a_commit_stores_and_ends_the_lease", "should be free")
 class CommitKeepsTheLease(MemoryStorage):
-    def commit_one(self, lease: Lease, entry: Entry) -> bool:
+    def _commit(self, lease: Lease, entry: Entry) -> bool:
         self.write(lease.key, entry)
         return True
 
