@@ -22,6 +22,7 @@ asyncpg: Any = import_module("asyncpg")  # it has no types
 TTL = 600  # seconds
 MANY = 1000  # keys of one `get_many`
 TIMES = 10  # that they are asked for
+PATIENT: Any = {"timeout": 10, "connect_timeout": 10}  # a busy machine is no trouble
 Peer = Callable[[PostgresServer], AbstractAsyncContextManager[Load]]
 
 QUERY = "SELECT value FROM bare WHERE key = $1"
@@ -61,7 +62,7 @@ async def fill(client: Any) -> None:
 
 @asynccontextmanager
 async def ours(server: PostgresServer) -> AsyncGenerator[Load]:
-    async with PostgresStorage(server.url) as storage:
+    async with PostgresStorage(server.url, **PATIENT) as storage:
         yield gecaso.cached(storage, ttl=TTL)(load_user)
 
 
@@ -91,7 +92,7 @@ async def hits(server: PostgresServer, rounds: int) -> list[Row]:
 
 async def many(server: PostgresServer, rounds: int) -> list[Row]:
     """Many values at once, against the quickest that the client can do: one statement."""
-    async with PostgresStorage(server.url) as storage:
+    async with PostgresStorage(server.url, **PATIENT) as storage:
         connection = await asyncpg.connect(server.url)
         await fill(connection)
         names = [f"bare:{number}" for number in range(MANY)]

@@ -13,7 +13,7 @@ from gecaso.keys import Key
 from gecaso.packing import Packer
 
 from ._postgres_names import Names
-from ._postgres_rows import Rows, Stored, parts
+from ._postgres_rows import Found, Rows, Stored, parts
 from ._postgres_server import Server, Session
 
 __all__ = ["Core", "Patience", "shifted"]
@@ -43,9 +43,9 @@ class Core:
         data = self.packer.pack_entry(entry, key=row.encode())
         return Stored(row, data, entry.version, entry.fresh_until, entry.dead_after, token)
 
-    def unpack(self, row: str, there: tuple[bytes, float | None], now: float) -> Entry | None:
+    def unpack(self, there: Found, now: float) -> Entry | None:
         """Return the entry in a row; None if it is dead at that time, or unreadable."""
-        value, fresh = there
+        row, value, fresh = there
         try:
             entry = self.packer.unpack_entry(value, key=row.encode())
         except UnpackError as error:
@@ -57,11 +57,9 @@ class Core:
             entry.fresh_until = fresh
         return entry
 
-    def read(
-        self, rows: Mapping[str, Key], found: Mapping[str, tuple[bytes, float]]
-    ) -> dict[Key, Entry]:
+    def read(self, rows: Mapping[str, Key], found: Mapping[str, Found]) -> dict[Key, Entry]:
         now = self.server.now()
-        entries = {rows[row]: self.unpack(row, there, now) for row, there in found.items()}
+        entries = {rows[row]: self.unpack(there, now) for row, there in found.items()}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def write(

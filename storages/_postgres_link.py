@@ -18,7 +18,7 @@ from gecaso.errors import StorageError
 from ._batch import Batch, Calls, awaiting, fail
 from ._postgres_lane import Lane
 from ._postgres_listening import Holders, Listening
-from ._postgres_rows import Refused, Rows, Stored, Taken, Token, parts
+from ._postgres_rows import Found, Refused, Rows, Stored, Taken, Token, parts
 from ._postgres_server import BRIEFLY, PURGE_EVERY, Session
 from ._postgres_sources import Means, let_go
 
@@ -33,7 +33,7 @@ PAUSE: Final = (0.05, 0.5)  # seconds between attempts to end a lease in a locke
 LONGEST: Final = 60.0  # seconds for which that is tried
 PURGES: Final = 50  # batches deleted in one go
 
-Unpack = Callable[[str, "tuple[bytes, float | None]", float], "Entry | None"]
+Unpack = Callable[[Found, float], "Entry | None"]
 
 
 class Link:
@@ -102,8 +102,8 @@ class Link:
         await asyncio.wait((task,))
         return task.result()
 
-    async def look(self, rows: list[str]) -> dict[str, tuple[bytes, float]]:
-        """Return value and freshness of some rows."""
+    async def look(self, rows: list[str]) -> dict[str, Found]:
+        """Return those rows that have a value."""
         return await self.read(lambda session: self.rows.look(session, rows))
 
     async def meet(self) -> None:
@@ -135,7 +135,7 @@ class Link:
         for row, futures in calls.items():
             try:
                 there = found.get(row)
-                entry = None if there is None else unpack(row, there, now)
+                entry = None if there is None else unpack(there, now)
                 for future in futures:
                     if not future.done():
                         future.set_result(entry)
@@ -257,10 +257,11 @@ class Link:
 
     async def purge(self) -> int:
         """Delete rows of which nothing is left; return how many."""
+        generation = await self._lane.read(self.rows.generation)
         jobs = [self.rows.purge]
-        if self._swept != self.rows.generation:
+        if generation != self._swept:
             jobs.append(self.rows.sweep)
-        generation, gone = self.rows.generation, 0
+        gone = 0
         for job in jobs:
             for _ in range(PURGES):
                 some = await self._lane.write(job)

@@ -12,7 +12,7 @@ from ._postgres_client import LOCKED
 from ._postgres_names import Names
 from ._postgres_server import BRIEFLY, Server, Session
 
-__all__ = ["LOCK", "Refused", "Rows", "Stored", "Taken", "Token", "parts"]
+__all__ = ["LOCK", "Found", "Refused", "Rows", "Stored", "Taken", "Token", "parts"]
 
 AT_ONCE: Final = 512  # rows in one statement
 HEAVIEST: Final = 8 << 20  # bytes of values in one statement
@@ -58,6 +58,7 @@ class Refused(NamedTuple):
     fresh: float | None = None
 
 
+Found = Sequence[Any]  # name, value, until when it is fresh: as the client gives it
 R = TypeVar("R", Token, Stored)
 
 
@@ -67,8 +68,6 @@ class Rows:
     def __init__(self, server: Server, names: Names, seed: str) -> None:
         self.server = server
         self.names = names
-        self.generation = 0
-        """The last that was seen."""
         self._seed = seed
 
     @property
@@ -77,22 +76,19 @@ class Rows:
 
     # --- reading --------------------------------------------------------------------------------
 
-    async def look(self, session: Session, rows: Collection[str]) -> dict[str, tuple[bytes, float]]:
-        """Return value and freshness of those rows that have a value."""
-        own = self.names.own
-        found: dict[str, tuple[bytes, float]] = {}
-        look = self.server.statements.look
+    async def look(self, session: Session, rows: Collection[str]) -> dict[str, Found]:
+        """Return those rows that have a value."""
+        own, look = self.names.own, self.server.statements.look
+        found: dict[str, Found] = {}
         for some in _split([*rows]):
-            records = await session.fetch(look, [*some, own])
-            there = {record[0]: record for record in records}
-            mark = there.pop(own, None)
-            self.generation = generation = 0 if mark is None else mark[3]
-            found |= {
-                key: (value, fresh)
-                for key, value, fresh, its in there.values()
-                if its == generation and value is not None
-            }
+            for record in await session.fetch(look, some, own):
+                found[record[0]] = record
         return found
+
+    async def generation(self, session: Session) -> int:
+        """Return the generation of the namespace; 0 if it was never cleared."""
+        ((generation,),) = await session.fetch(self.server.statements.generation, self.names.own)
+        return int(generation)
 
     async def holders(
         self, session: Session, rows: Iterable[str]

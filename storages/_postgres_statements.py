@@ -101,7 +101,11 @@ class Statements:
     def __init__(self, table: str, channel: str) -> None:
         self.table = table
         self.channel = channel
-        self.look = f"SELECT key, value, fresh_until, generation FROM {table} WHERE key = ANY($1)"
+        self.generation = f"SELECT {self._generation('$1')}"
+        self.look = (
+            f"SELECT key, value, fresh_until FROM {table} WHERE key = ANY($1) "
+            f"AND value IS NOT NULL AND generation = {self._generation('$2')}"
+        )
         self.holders = (
             f"SELECT key, {self._holder('$2')}, "
             f"lease_until - {_NOW} FROM {table} WHERE key = ANY($1)"

@@ -25,7 +25,7 @@ from ._postgres_ears import Deaf
 from ._postgres_link import Link
 from ._postgres_listening import LOOK_AGAIN
 from ._postgres_names import Names, quoted_table
-from ._postgres_rows import LOCK, Refused, Taken, Token
+from ._postgres_rows import LOCK, Found, Refused, Taken, Token
 from ._postgres_server import Server, Session
 from ._postgres_sources import Lent, Means, Own, Source, check_loop
 from ._postgres_statements import definition
@@ -158,7 +158,7 @@ class PostgresStorage(EntryStorage):
     async def fetch(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         rows, link = self._core.rows_of(keys), self._here.get()
         names = [*rows]
-        found: dict[str, tuple[bytes, float]] = {}
+        found: dict[str, Found] = {}
         for start in range(0, len(names), AT_ONCE):
             found |= await link.look(names[start : start + AT_ONCE])
         return self._core.read(rows, found)
@@ -194,7 +194,7 @@ class PostgresStorage(EntryStorage):
         there: Taken | Refused = got
         seen: Entry | None = None
         if there.value is not None:
-            seen = self._core.unpack(token.row, (there.value, there.fresh), self.now())
+            seen = self._core.unpack((token.row, there.value, there.fresh), self.now())
         if isinstance(there, Refused):
             if there.token != LOCK:
                 return Busy(key, there.token, max(0.0, there.left), seen)

@@ -347,7 +347,7 @@ async def test_a_lease_that_waits_for_a_lock_holds_up_no_lookup(
         server._patience = 10.0  # pyright: ignore[reportPrivateUsage] - likewise
         await storage.set("b", 1)
         await storage.on(connection).remove(*range(20))
-        leasing = []
+        leasing: list[asyncio.Task[object]] = []
         for number in range(20):
             leasing.append(asyncio.create_task(storage.lease([as_key(number)], 5)))
             await asyncio.sleep(0)  # each is a statement of its own
