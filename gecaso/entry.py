@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from gecaso.keys import Key
 
-__all__ = ["Busy", "Entry", "Kind", "Lease", "new_token", "set_hot"]
+__all__ = ["SEEN", "Busy", "Entry", "Kind", "Lease", "new_token"]
 
 Kind = Literal["value", "error", "uncacheable"]
 
@@ -102,8 +102,8 @@ class Entry:
         return other
 
 
-set_hot: Callable[[Entry, bool], None] = Entry.__dict__["hot"].__set__
-"""Set the flag, and nothing else: where an entry is recorded, ``entry.hot = True`` notes a hit."""
+SEEN: Any = 1
+"""A value of ``Entry.hot`` beside True: hot, and no hit that a recording has yet to note."""
 
 
 class Lease:

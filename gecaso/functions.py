@@ -207,7 +207,7 @@ class Function:
 
     def _asks_first(self) -> bool:
         """Whether a hit, too, takes the long way."""
-        if self.recorder is not None and not getattr(self.loading.local, "marks", True):
+        if self.recorder is not None and not getattr(self.loading.local, "tells", True):
             return True
         return bool(self.policy.bypass or self.policy.load or switch.is_off())
 

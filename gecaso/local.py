@@ -46,8 +46,8 @@ class LocalStorage(EntryStorage):
 
     shared = False
     notifies = True
-    marks: ClassVar[bool] = False
-    """Whether it tells its recorder what it stores; functions then tell of every hit."""
+    tells: ClassVar[bool] = False
+    """Whether it tells its recorder what it stores; otherwise functions tell of every hit."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gecaso import events
-from gecaso.entry import Entry, set_hot
+from gecaso.entry import SEEN, Entry
 from gecaso.keys import Key, Owner
 from gecaso.storage import LocalStorage, Partition
 
@@ -56,7 +56,7 @@ class MemoryStorage(LocalStorage):
     42
     """
 
-    marks = True
+    tells = True
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class MemoryStorage(LocalStorage):
         entry = self._entry(key)
         if entry is None:
             return None
-        set_hot(entry, True)
+        entry.hot = entry.hot or SEEN  # whoever reads notes the request itself
         if self._on_hit is not None:
             self._on_hit(entry)
         if self._packer is not None and entry.kind == "value":

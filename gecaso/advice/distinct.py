@@ -44,7 +44,7 @@ def estimate(counted: bytes) -> float:
     >>> several = registers()
     >>> for number in range(2000):
     ...     count(several, hash_of(b"%d" % (number % 1000)))
-    >>> 970 < estimate(several) < 1030
+    >>> 970 < estimate(bytes(several)) < 1030
     True
     """
     having = [0] * (_LONGEST + 2)

@@ -1,12 +1,14 @@
-"""Recording which keys are asked for, at next to no cost: one key in a hundred, all its requests.
+"""Recording which keys are asked for, at no cost per hit: one key in a hundred.
 
-Whether a key is recorded is known when its entry is stored. Such an entry is *marked*: it becomes
-one of a class whose ``hot``, which every hit sets, notes the hit as well. Entries of other keys,
-and the path of a hit, are as they were.
+Whether a key is recorded is known when its entry is stored. A hit sets the entry's flag ``hot`` as
+it always does; a thread looks at the flags of the recorded entries some fifty times a second, and
+notes those that were set. So several hits of a key within such a while are noted once; how many
+requests there were in all is counted, and `gecaso.advice.simulating` takes the others for hits.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from gecaso import events
 from gecaso.advice import distinct, form
 from gecaso.advice.sink import Sink
-from gecaso.entry import Entry, set_hot
+from gecaso.entry import SEEN, Entry
 from gecaso.errors import ConfigurationError
 from gecaso.keys import Key, Owner
 from gecaso.keys.key import encoded
@@ -52,9 +54,8 @@ class Recorder:
         self._close_sink = weakref.finalize(self, self._sink.close)  # at exit, too
         self._owners: WeakSet[Owner] = WeakSet()
         self._salts: WeakKeyDictionary[Owner, bytes] = WeakKeyDictionary()
-        self._codes: dict[int, bytes] = {}
-        self._marks: dict[int, weakref.ref[Entry]] = {}
-        self._marked = _class_of_marked(self._codes, self._sink.items.append)
+        self._watched: dict[int, tuple[weakref.ref[Entry], bytes]] = {}
+        self._sink.scan = functools.partial(_scan, self._watched)
         self._storage: weakref.ref[EntryStorage] | None = None
 
     def __repr__(self) -> str:
@@ -88,26 +89,23 @@ class Recorder:
         if storage is not None and storage.recorder is self:
             storage.recorder = None
             events.changed()
-        for mark in list(self._marks.values()):
-            if (entry := mark()) is not None:
-                entry.__class__ = Entry
-        self._marks.clear()  # but not the codes: a hit in another thread may be about to look
         self._close_sink()
+        self._watched.clear()
 
     def flush(self) -> None:
-        """Write what has come together; a thread does so four times a second."""
+        """Write what has come together; a thread does so by itself."""
         self._sink.flush()
 
     # --- what is told to it -------------------------------------------------------------------
 
     def follow(self, function: Function) -> None:
-        """Record a function: what it has stored is marked, and its hits are counted."""
+        """Record a function: what it has stored is watched, and its hits are counted."""
         if not self._sink.follow(function):
             return
         local = function.loading.local
         owners = function.owners()
         self._owners.update(owners)
-        if local is None or not local.marks:
+        if local is None or not local.tells:
             return
         for owner in owners:
             for typed, entry in list(local.partition(owner).entries.items()):
@@ -115,7 +113,7 @@ class Recorder:
                 distinct.count(self._sink.registers, code)
                 if code < self._limit:
                     self._sink.facts.append(form.fact(code, None, None))
-                    self._mark(code, entry)
+                    self._watch(code, entry)
 
     def asked(self, key: Key) -> None:
         """Note a request that does not go the shortest path."""
@@ -153,7 +151,7 @@ class Recorder:
         if code < self._limit and entry.kind == "value":
             lifetime = entry.fresh_until - entry.created
             self._sink.facts.append(form.fact(code, weigh(entry), max(0.0, lifetime)))
-            self._mark(code, entry)
+            self._watch(code, entry)
 
     def _code(self, key: Key) -> bytes:
         if not key.owner.private:
@@ -164,45 +162,24 @@ class Recorder:
             salt = self._salts[key.owner] = os.urandom(16)
         return form.hash_of(salt + encoded(key.owner, key.typed))
 
-    def _mark(self, code: bytes, entry: Entry) -> None:
-        if type(entry) is not Entry:
-            return
-        number, codes, marks = id(entry), self._codes, self._marks
+    def _watch(self, code: bytes, entry: Entry) -> None:
+        number, watched = id(entry), self._watched
 
         def gone(_: object) -> None:
-            codes.pop(number, None)
-            marks.pop(number, None)
+            watched.pop(number, None)
 
-        codes[number] = code
-        marks[number] = weakref.ref(entry, gone)
-        entry.__class__ = self._marked
+        watched[number] = (weakref.ref(entry, gone), code)
 
 
-def _class_of_marked(codes: dict[int, bytes], append: Callable[[bytes], None]) -> type[Entry]:
-    """Return a class of entries that note each hit; it adds no attribute, so that any may join."""
-    get_hot = Entry.__dict__["hot"].__get__
-
-    def noted(entry: Entry, hot: bool) -> None:
-        set_hot(entry, hot)
-        if hot:
-            append(codes[id(entry)])
-
-    def unmarked(entry: Entry) -> Entry:
-        copy: Entry = Entry.__new__(Entry)
-        for name in COPIED:
-            setattr(copy, name, getattr(entry, name))
-        set_hot(copy, entry.hot)
-        return copy
-
-    names: dict[str, Any] = {
-        "__slots__": (),
-        "__copy__": unmarked,
-        "hot": property(get_hot, noted),
-    }
-    return type("Entry", (Entry,), names)
-
-
-COPIED = [name for name in Entry.__slots__ if name not in ("__weakref__", "hot")]
+def _scan(watched: dict[int, tuple[weakref.ref[Entry], bytes]]) -> list[bytes]:
+    """Return the hashes of the entries that were hit since the last scan."""
+    found: list[bytes] = []
+    for reference, code in list(watched.values()):
+        entry = reference()
+        if entry is not None and entry.hot is True:
+            entry.hot = SEEN  # a policy that looks sees that it was hit
+            found.append(code)
+    return found
 
 
 def record(storage: EntryStorage, path: str | os.PathLike[str]) -> None:

@@ -29,7 +29,7 @@ class Model:
     >>> from gecaso.advice.reading import trace_of
     >>> model = Model(trace_of("abcabcabc"))
     >>> model.lru(2), model.lru(3), model.optimum(2)
-    (0.0, 0.6666666666666666, 0.3333333333333333)
+    (0.0, 0.6666666666666666, 0.4444444444444444)
     """
 
     def __init__(self, trace: Trace) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,13 @@ __all__ = ["PAUSE", "Sink"]
 
 logger = logging.getLogger("gecaso")
 
-PAUSE = 0.25
-"""Seconds between two writes. Requests in between are taken to be evenly spread."""
-KEYS_EVERY = 40
+PAUSE = 0.02
+"""Seconds between two scans, at least. Requests in between are taken to be evenly spread."""
+SHARE = 0.003
+"""Of the time, that scans may take at most: with many entries there are fewer scans."""
+WRITE_EVERY = 1.0
+"""Seconds between two writes."""
+KEYS_EVERY = 10
 """Writes, between two blocks of up to 16 KiB that say how many different keys there were."""
 
 
@@ -41,6 +46,7 @@ class Sink:
         self.facts: list[bytes] = []
         self.long = 0
         self.registers = distinct.registers()
+        self.scan: Callable[[], list[bytes]] = list
         self._followed: dict[int, tuple[weakref.ref[Function], int]] = {}
         self._open()
         _sinks.add(self)
@@ -52,6 +58,7 @@ class Sink:
         self._last = 0.0
         self._quick = 0
         self._writes = 0
+        self._data = b""
         self._file: FileIO | None = _new_file(self.pattern)
         self.path = Path(str(self._file.name))
         self._file.write(form.header(self.sample, time.time()))
@@ -79,23 +86,29 @@ class Sink:
             self._followed[number] = (reference, hits)
         return self.long + self._quick
 
-    def flush(self) -> None:
-        """Write what has come together."""
+    def look(self) -> None:
+        """Take what has come together since the last look."""
         with self._lock:
-            if self._file is None:
-                return
-            items, facts = _taken(self.items), _taken(self.facts)
-            before, self._last = self._last, time.monotonic() - self._begin
-            data = b""
-            if facts:
-                data += form.block(form.FACTS, b"".join(facts))
-            if items:
-                data += form.requests(items, before, self._last)
-            if not data:
+            self._look()
+
+    def _look(self) -> None:
+        before, self._last = self._last, time.monotonic() - self._begin
+        items = _taken(self.items) + self.scan()
+        if items:
+            self._data += form.requests(items, before, self._last)
+
+    def flush(self) -> None:
+        """Look, and write what there is."""
+        with self._lock:
+            self._look()
+            if facts := _taken(self.facts):
+                self._data += form.block(form.FACTS, b"".join(facts))
+            data, self._data = self._data, b""
+            if self._file is None or not data:
                 return
             data += form.total(self._count())
             if self._writes % KEYS_EVERY == 0:
-                data += form.keys(self.registers)
+                data += form.keys(bytes(self.registers))
             self._writes += 1
             self._write(data)
 
@@ -116,7 +129,7 @@ class Sink:
         self.flush()
         with self._lock:
             if self._file is not None:
-                self._write(form.total(self._count()) + form.keys(self.registers))
+                self._write(form.total(self._count()) + form.keys(bytes(self.registers)))
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -149,11 +162,18 @@ def _taken(things: list[bytes]) -> list[bytes]:
 
 
 def _run(me: weakref.ref[Sink], stop: threading.Event) -> None:
-    while not stop.wait(PAUSE):
+    pause, last = PAUSE, time.monotonic()
+    while not stop.wait(pause):
         sink = me()
         if sink is None:
             return
-        sink.flush()
+        if time.monotonic() - last > WRITE_EVERY:
+            sink.flush()
+            last = time.monotonic()
+        else:
+            before = time.thread_time()
+            sink.look()
+            pause = max(PAUSE, (time.thread_time() - before) / SHARE)
         del sink
 
 

@@ -1,4 +1,4 @@
-"""What is recorded: every request of some keys, nothing of the others, and no hit pays for it."""
+"""What is recorded: the requests of some keys, nothing of the others, and no hit pays for it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gecaso import Cache, MemoryStorage, cached
 from gecaso.advice import form
 from gecaso.advice.reading import Trace, read
 from gecaso.advice.recording import Recorder
+from gecaso.advice.simulating import Model
 from gecaso.entry import Entry
 from gecaso.errors import ConfigurationError
 from gecaso.storage import EntryStorage
@@ -68,6 +69,7 @@ async def test_each_request_of_a_sampled_key_is_recorded_and_no_other(
         for _ in range(5):
             for x in KEYS:
                 assert await double(x) == 2 * x
+            recorder.flush()
     trace = read([recorder.path])
     assert counted(trace) == expected([double.key(x) for x in KEYS], 5) != {}
     assert trace.total == 5 * len(KEYS)
@@ -89,22 +91,22 @@ def test_hits_of_what_was_stored_before_are_recorded(tmp_path: Path) -> None:
     assert double.stats.loads == len(KEYS)
 
 
-def test_a_hit_of_any_other_key_meets_an_entry_like_any(tmp_path: Path) -> None:
+def test_a_hit_does_nothing_that_it_does_not_do_anyway(tmp_path: Path) -> None:
     storage = MemoryStorage()
 
     @cached(storage)
     def double(x: int) -> int:
         return 2 * x
 
-    with storage.recording(tmp_path / "t.bin", sample=SAMPLE):
-        for x in KEYS:
-            double(x)
-        marked = sum(type(entry) is not Entry for entry in entries_of(storage, double))
-        assert marked == len(expected([double.key(x) for x in KEYS], 1))
-    assert all(type(entry) is Entry for entry in entries_of(storage, double))
+    with storage.recording(tmp_path / "t.bin", sample=1.0):
+        double(1)
+        long = storage.hits + storage.misses
+        double(1)
+        assert storage.hits + storage.misses == long  # it took the shortest path
+        assert all(type(entry) is Entry for entry in entries_of(storage, double))
 
 
-def test_the_policy_sees_the_hits_of_a_marked_entry(tmp_path: Path) -> None:
+def test_the_policy_sees_the_hits_that_were_recorded(tmp_path: Path) -> None:
     storage = MemoryStorage()
 
     @cached(storage)
@@ -114,13 +116,33 @@ def test_the_policy_sees_the_hits_of_a_marked_entry(tmp_path: Path) -> None:
     with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
         double(1)
         entry = entries_of(storage, double)[0]
-        entry.hot = False
-        assert not entry.hot
         double(1)
+        recorder.flush()
         assert entry.hot
         entry.hot = False  # as a policy does, which is no request
+        recorder.flush()
         assert not entry.hot
     assert counted(read([recorder.path])) == {code(double.key(1)): 2}
+
+
+def test_many_hits_at_once_are_noted_once_and_all_are_counted(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+
+    @cached(storage)
+    def double(x: int) -> int:
+        return 2 * x
+
+    with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
+        double(1)
+        recorder.close()  # no thread looks any more
+    with storage.recording(tmp_path / "t2.bin", sample=1.0) as recorder:
+        recorder._sink._stop.set()  # pyright: ignore[reportPrivateUsage] - its thread looks when it likes
+        for _ in range(1000):
+            double(1)
+    trace = read([recorder.path])
+    assert len(trace) <= 2
+    assert trace.total == 1000
+    assert Model(trace).lru(1) == pytest.approx(1.0, abs=0.01)
 
 
 async def test_lookups_without_a_function_are_recorded(tmp_path: Path) -> None:
@@ -148,6 +170,7 @@ def test_methods_are_recorded_by_instance(tmp_path: Path) -> None:
     with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
         for shop in (one, other, one, one):
             shop.price(1)
+            recorder.flush()
     assert sorted(counted(read([recorder.path])).values()) == [1, 3]
 
 
@@ -168,16 +191,16 @@ def test_a_request_of_an_expired_value_counts_once(tmp_path: Path) -> None:
     assert trace.ttls == [10.0] * 3
 
 
-def test_a_storage_that_marks_nothing_is_recorded_the_long_way(tmp_path: Path) -> None:
-    class Unmarked(MemoryStorage):
-        marks = False
+def test_a_storage_that_tells_nothing_is_recorded_the_long_way(tmp_path: Path) -> None:
+    class Silent(MemoryStorage):
+        tells = False
 
         def _put(self, key: Any, entry: Entry, weight: int) -> None:
             recorder, self.recorder = self.recorder, None
             super()._put(key, entry, weight)
             self.recorder = recorder
 
-    storage = Unmarked()
+    storage = Silent()
 
     @cached(storage)
     def double(x: int) -> int:
@@ -197,7 +220,8 @@ def test_the_weights_of_values_are_recorded(tmp_path: Path) -> None:
         return "x" * x
 
     with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
-        text(10), text(30)
+        text(10)
+        text(30)
     assert read([recorder.path]).mean_weight == 20
 
 
@@ -222,10 +246,11 @@ def test_threads_lose_no_request(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     trace = read([recorder.path])
-    assert len(trace) == trace.total == 10 + 4 * 5000
+    assert trace.total == 10 + 4 * 5000
+    assert set(trace.codes) == {code(double.key(x)) for x in range(10)}
 
 
-def test_a_marked_entry_that_leaves_is_let_go(tmp_path: Path) -> None:
+def test_a_watched_entry_that_leaves_is_let_go(tmp_path: Path) -> None:
     class Value:
         pass
 
@@ -258,12 +283,14 @@ def test_functions_with_record_are_recorded_and_others_are_not(tmp_path: Path) -
     def no(x: int) -> int:
         return x
 
-    assert storage.recorder is not None
-    for function in (yes, no):
+    recorder = storage.recorder
+    assert recorder is not None
+    for _ in range(2):
         for x in range(2000):
-            function(x)
-            function(x)
-    storage.recorder.close()
+            yes(x)
+            no(x)
+        recorder.flush()
+    recorder.close()
     limit = form.limit_of(0.01)
     wanted = {code(yes.key(x)): 2 for x in range(2000) if code(yes.key(x)) < limit}
     trace = read([path])
@@ -343,10 +370,12 @@ def test_a_child_goes_on_into_a_file_of_its_own(tmp_path: Path) -> None:
         double(1)
         child = os.fork()
         if child == 0:
-            double(1), double(2)
+            double(1)
+            double(2)
             recorder.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+        recorder.flush()
         double(1)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == [f"t.{child}.bin", "t.bin"]
