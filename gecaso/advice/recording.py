@@ -168,6 +168,7 @@ class Recorder:
         def gone(_: object) -> None:
             watched.pop(number, None)
 
+        entry.hot = entry.hot and SEEN  # hits of before are not for this recording
         watched[number] = (weakref.ref(entry, gone), code)
 
 

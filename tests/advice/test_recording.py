@@ -84,7 +84,9 @@ def test_hits_of_what_was_stored_before_are_recorded(tmp_path: Path) -> None:
 
     for x in KEYS:
         double(x)
+        double(x)
     with storage.recording(tmp_path / "t.bin", sample=SAMPLE) as recorder:
+        recorder.flush()
         for x in KEYS:
             double(x)
     assert counted(read([recorder.path])) == expected([double.key(x) for x in KEYS], 1)
