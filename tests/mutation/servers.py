@@ -164,9 +164,9 @@ SERVERS = (
     ),
     Mutant(
         "what was cleared is found (Postgres)",
-        ROWS,
-        "                if its == generation and value is not None\n",
-        "                if value is not None\n",
+        "storages/_postgres_statements.py",
+        "AND value IS NOT NULL AND generation = {self._generation('$2')}",
+        "AND value IS NOT NULL AND 0 <= {self._generation('$2')}",
         POSTGRES,
     ),
     Mutant(
