@@ -149,24 +149,25 @@ class Link:
         for one in asked:
             by_time[one.seconds].append(one)
         result: dict[Token, Taken | Refused] = {}
-        for some in by_time.values():
-            for part in parts(some):
-                got = await self._taken(part)
-                result |= {one: got[one.row] for one in part}
+        try:
+            for some in by_time.values():
+                for part in parts(some):
+                    got = await self._taken(part)
+                    result |= {one: got[one.row] for one in part}
+        except BaseException:
+            # The server may take them all the same; nobody has them, and we may take them over.
+            now = time.monotonic()
+            self._unsure |= {one.token: now + 2 * one.seconds for one in asked}
+            raise
         return result
 
     async def _taken(self, part: list[Token]) -> dict[str, Taken | Refused]:
         now = time.monotonic()
         self._unsure = {token: until for token, until in self._unsure.items() if now < until}
         unsure = list(self._unsure)
-        try:
-            return await self._lane.write(
-                lambda session: self.rows.take(session, part, unsure, self._lock())
-            )
-        except BaseException:
-            # The server may take them all the same; nobody has them, and we may take them over.
-            self._unsure |= {one.token: now + 2 * one.seconds for one in part}
-            raise
+        return await self._lane.write(
+            lambda session: self.rows.take(session, part, unsure, self._lock())
+        )
 
     async def _renew(self, ours: list[Token]) -> Mapping[Token, bool]:
         by_time: defaultdict[float, list[Token]] = defaultdict(list)

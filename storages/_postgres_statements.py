@@ -178,7 +178,7 @@ ON CONFLICT (key) DO UPDATE SET
     lease = excluded.lease, lease_until = excluded.lease_until, generation = excluded.generation,
     value = CASE WHEN t.generation = excluded.generation THEN t.value END
 WHERE t.lease IS NULL OR t.lease_until <= {_NOW} OR t.generation <> excluded.generation
-    OR encode(t.lease, 'hex') = ANY($6::text[])
+    OR t.lease = excluded.lease OR encode(t.lease, 'hex') = ANY($6::text[])
 RETURNING key, value, fresh_until"""
 
     def _mine(self, skip: str, columns: str = "", arrays: str = "", names: str = "") -> str:
