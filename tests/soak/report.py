@@ -166,7 +166,8 @@ def _resources(results: Results) -> str:
         ):
             plots.append(f"worker {worker} {word:11} {_sparkline(values)}")
     head = ("lived throughout", "memory", "second to last quarter", "descriptors", "threads")
-    return "\n\n".join([_table(head, rows), "```\n" + "\n".join(plots) + "\n```"])
+    about = "Resident memory, after malloc has given back what it held free."
+    return "\n\n".join([about, _table(head, rows), "```\n" + "\n".join(plots) + "\n```"])
 
 
 def _sparkline(values: Sequence[int]) -> str:
