@@ -25,7 +25,11 @@ async def read_mutated(
     rng = random.Random(20260)
     keys = [as_key(f"k{number}") for number in range(len(names))]
     entry = storage.new_entry(VALUE, 3600)
-    originals = [storage.packer.pack_entry(entry, key=name.encode()) for name in names]
+    originals: list[bytes] = []
+    for key, name in zip(keys, names, strict=True):
+        if storage.packer.verifies:
+            entry.proof = storage.packer.proof_of(key)
+        originals.append(storage.packer.pack_entry(entry, key=name.encode()))
     await write(dict(zip(names, originals, strict=True)))
     assert len(await storage.fetch(keys)) == len(keys)
     for _ in range(rounds):
