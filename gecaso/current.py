@@ -25,6 +25,7 @@ class CurrentLoad:
         self._old = call.old if call.old is not None and call.old.kind == "value" else None
         self.is_skipped = False
         self.is_unmodified = False
+        self.tags: dict[str, bytes] = {}
         self.ttl: float | None = None
         """Seconds: what `set_ttl` was given; None: nothing, infinity: for ever."""
         self.etag: str | None = None if self._old is None else self._old.etag
@@ -64,6 +65,13 @@ class CurrentLoad:
         For a second, other callers of the key load side by side instead of waiting for each other.
         """
         self.is_skipped = True
+
+    def add_tags(self, *tags: str) -> None:
+        """Keep these tags with the result: ``(await f.entry(…)).tags`` has them."""
+        for tag in tags:
+            if not isinstance(tag, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users may not check types
+                raise TypeError(f"a tag is a text, not {tag!r}")
+            self.tags[tag] = b""
 
     def not_modified(self) -> Any:
         """Keep the old value and renew its life; return it, so that the function can return it.

@@ -137,6 +137,7 @@ class Loads:
             entry.quick_until = quick_until(policy, entry)
         if notes is not None:
             entry.etag = notes.etag
+            entry.tags = notes.tags
         return entry
 
     def _error_entry(self, call: Call, error: Exception, stored: Any) -> Entry | None:

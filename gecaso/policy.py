@@ -27,7 +27,17 @@ NO_ERRORS: Mapping[type[Exception], float] = MappingProxyType({})
 DURATIONS = ("lease_seconds", "invalidate_timeout", "retry_after", "max_load_time")
 MAYBE_DURATIONS = ("wait_timeout", "soft_timeout", "timeout")
 WINDOWS = ("stale_while_revalidate", "stale_if_error")
-FUNCTIONS = ("bypass", "condition", "dump", "load", "on_evict", "on_load", "on_promote", "scope")
+FUNCTIONS = {
+    "bypass": "the arguments",
+    "condition": "the value",
+    "dump": "the value",
+    "load": "what is stored",
+    "on_evict": "the event",
+    "on_load": "the event",
+    "on_promote": "the event",
+    "scope": "nothing",
+}
+"""The options that are functions, and of what."""
 
 
 class Policy(NamedTuple):
@@ -180,7 +190,7 @@ def _error_ttl(given: Any) -> Mapping[type[Exception], float]:
 
 def _check_function(option: str, value: object) -> None:
     if value is not None and not callable(value):
-        raise TypeError(f"{option} must be a function, not {value!r}")
+        raise TypeError(f"{option} must be a function of {FUNCTIONS[option]}, not {value!r}")
 
 
 def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:

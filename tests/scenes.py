@@ -12,9 +12,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from gecaso import Busy, Cache, Entry, EntryStorage, Key, Lease, MemoryStorage, StorageError
-from gecaso.storages.memcached import MemcachedStorage
-from gecaso.storages.redis import RedisStorage
+from gecaso import (
+    Busy,
+    Cache,
+    Entry,
+    EntryStorage,
+    Key,
+    Lease,
+    MemoryStorage,
+    StorageError,
+    storage_from_url,
+)
 from tests.servers import MemcachedServer, RedisServer
 
 __all__ = [
@@ -45,9 +53,9 @@ def patience() -> asyncio.Timeout:
 
 
 def opened(url: str, **options: Any) -> Storage:
-    """Return a storage over the server at ``url``."""
-    kind: type[Storage] = RedisStorage if url.startswith("redis") else MemcachedStorage
-    storage: Storage = kind(url, **options)  # type: ignore[call-arg]  # it is one of these two
+    """Return a storage over the server, or the file, at ``url``."""
+    storage = storage_from_url(url, **options)
+    assert isinstance(storage, EntryStorage)
     return storage
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from math import inf
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import gecaso
@@ -21,8 +23,10 @@ from gecaso.testing import FakeClock
 from tests.scenes import KINDS, Place, Truth, patience, place_for
 
 
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest) -> Place:
+@pytest.fixture(params=[*KINDS, "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place("sqlite", f"sqlite://{tmp_path}/cache.db")
     return place_for(request)
 
 
@@ -427,8 +431,6 @@ async def test_a_deadline_turns_the_old_value_on(place: Place) -> None:
 
 
 async def test_a_deadline_of_anyio_does_so_too() -> None:
-    import anyio
-
     source = Source(MemoryStorage(), stale_if_error=60)
     await source.keep_old(fresh_for=-1, kept_for=100)
     source.truth.close_gate()
@@ -549,23 +551,10 @@ async def test_closing_a_cache_gives_its_background_loads_time_and_then_ends_the
     assert source.cache.info().background == 0
 
 
-async def test_a_task_group_of_ones_own_runs_the_background_loads() -> None:
+@pytest.mark.parametrize("make", [asyncio.TaskGroup, anyio.create_task_group])
+async def test_a_task_group_of_ones_own_runs_the_background_loads(make: Callable[[], Any]) -> None:
     clock = FakeClock()
-    group = asyncio.TaskGroup()
-    source = Source(MemoryStorage(clock=clock), **WINDOWS, background=group)
-    async with group:
-        await source.thing(1)
-        clock.advance(11)
-        source.truth.version = 1
-        await source.thing(1)
-    assert await source.thing(1) == "1 in version 1"
-
-
-async def test_a_task_group_of_anyio_does_so_too() -> None:
-    import anyio
-
-    clock = FakeClock()
-    group = anyio.create_task_group()
+    group = make()
     source = Source(MemoryStorage(clock=clock), **WINDOWS, background=group)
     async with group:
         await source.thing(1)
@@ -644,6 +633,19 @@ async def test_a_load_may_set_the_time_of_its_value(place: Place) -> None:
         assert await n.ttl(0) == inf
         assert 3 < await n.ttl(5) <= 5
         assert 490 < await n.ttl(500) <= 500
+
+
+async def test_a_load_may_tag_its_result(place: Place) -> None:
+    cache = Cache(place.open(), ttl=10)
+
+    @cache.cached(key="n:{i}")
+    async def n(i: int) -> int:
+        gecaso.current_load().add_tags("numbers", f"number {i}")
+        return i
+
+    async with cache:
+        assert await n(1) == 1
+        assert set((await n.entry(1)).tags) == {"numbers", "number 1"}
 
 
 async def test_a_load_may_keep_its_result_out_of_the_storage(place: Place) -> None:

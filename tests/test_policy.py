@@ -61,7 +61,7 @@ def test_choices_are_named_when_there_is_no_such_choice(option: str, choices: An
 
 
 def test_a_condition_must_be_a_function() -> None:
-    with pytest.raises(TypeError, match="condition must be a function"):
+    with pytest.raises(TypeError, match="condition must be a function of the value"):
         Policy.make(condition=True)
 
 

@@ -106,7 +106,7 @@ async def test_a_server_killed_under_load_costs_errors_and_no_time(
         own_memcached.kill()
         started = time.monotonic()
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
-        assert time.monotonic() - started < 0.24
+        assert time.monotonic() - started < 0.2
         assert any(isinstance(outcome, StorageError) for outcome in outcomes)
         assert all(outcome is None or isinstance(outcome, StorageError) for outcome in outcomes)
 
@@ -217,7 +217,7 @@ async def test_a_reply_that_is_none_is_a_storage_error(reply: bytes | None) -> N
         for work in (storage.lease([KEY], 10), storage.discard([KEY]), storage.set("a", 1)):
             with pytest.raises(StorageError):
                 await work
-        assert time.monotonic() - started < 0.7  # four timeouts would be a second
+        assert time.monotonic() - started < 0.2
 
 
 @pytest.mark.parametrize("reply", [b"STOR", b"", b"\r"])
