@@ -16,7 +16,7 @@ __all__ = ["entries", "holders"]
 
 # How many names a statement has room for; the rest of it is filled up with NULL.
 SIZES: Final = tuple(1 << power for power in range(10))
-TRIES: Final = 3  # to find a file that is replaced while we look
+TRIES: Final = 20  # to find a file that is replaced again and again while we look
 
 
 def _many(sql: str) -> Mapping[int, str]:
@@ -48,19 +48,20 @@ def entries(
 def _read(
     link: Link, names: Collection[bytes], files: Files
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    missed: dict[bytes, str] = {}
     for _ in range(TRIES):
-        gone: list[bytes] = []
+        gone: dict[bytes, str] = {}
         for name, data, file in _select(link, ENTRIES, names):
             if file is None:
                 link.recent.keep(name, data)
                 yield name, data
             elif (view := files.map(file)) is not None:
                 yield name, view
-            else:
-                gone.append(name)
+            elif missed.get(name) != file:  # else it has not been replaced: it is lost
+                gone[name] = file
         if not gone:
             return
-        names = gone  # they have been replaced since, or their files are lost
+        names = missed = gone
 
 
 def holders(link: Link, names: Collection[bytes]) -> dict[bytes, Holder]:

@@ -72,6 +72,8 @@ Identity = tuple[int, int]
 # Closing any descriptor of a file ends all locks that this process has on it. A file is therefore
 # made, and its descriptor closed, while no thread of this process opens one.
 _opening = threading.Lock()
+# Of two connections that close at once, neither finds itself the last, and the log would stay.
+_closing = threading.Lock()
 
 
 def stop_opening() -> None:
@@ -85,8 +87,9 @@ def go_on_opening() -> None:
 
 def forget_locks() -> None:
     """In a forked child: a lock that another thread of the parent held is held for ever."""
-    global _opening
+    global _opening, _closing
     _opening = threading.Lock()
+    _closing = threading.Lock()
 
 
 class Link:
@@ -125,7 +128,8 @@ class Link:
             raise Moved
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # what is broken is closed all the same
+        # What is broken is closed all the same.
+        with contextlib.suppress(sqlite3.Error), _closing:
             self.db.close()
 
     def value(self, sql: str) -> Any:

@@ -16,7 +16,7 @@ from anyio.from_thread import BlockingPortal
 
 from gecaso import Cache, EntryStorage, GecasoError, cached
 from gecaso.loops import LoopBridge, PerLoop, PortalBridge, run_now
-from tests.scenes import KINDS, NETWORK, Place, Process, Truth, place_for
+from tests.scenes import KINDS, NETWORK, Place, Process, Truth, opened, own_server, place_for
 from tests.servers import MemcachedServer, RedisServer
 
 
@@ -30,19 +30,20 @@ def storage(place: Place) -> EntryStorage:
     return place.open()
 
 
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> RedisServer | MemcachedServer:
+    return own_server(request)
+
+
 def in_thread(main: Callable[[], Any]) -> Any:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(main).result(20)
 
 
-def connections_of(request: pytest.FixtureRequest, place: Place) -> int:
-    """Return how many connections the server has, this one's own not counted."""
-    if not place.url:
-        return 0
-    server = request.getfixturevalue(f"{place.kind}_server")
+def connections_of(server: RedisServer | MemcachedServer) -> int:
+    """Return how many connections the server has, that of the question among them."""
     if isinstance(server, MemcachedServer):
         return int(server.stats()["curr_connections"])
-    assert isinstance(server, RedisServer)
     listed = server.command("CLIENT", "LIST")
     assert isinstance(listed, bytes)
     return len(listed.splitlines())
@@ -58,10 +59,28 @@ async def ask(process: Process) -> None:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("closing", [True, False])
-def test_loops_one_after_another_share_what_is_stored(
-    place: Place, storage: EntryStorage, closing: bool, request: pytest.FixtureRequest
+def test_loops_one_after_another_share_what_is_stored(storage: EntryStorage, closing: bool) -> None:
+    loads_in_three_loops(storage, closing=closing)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("server", NETWORK, indirect=True)
+@pytest.mark.parametrize("closing", [True, False])
+def test_loops_one_after_another_leave_no_connections(
+    server: RedisServer | MemcachedServer, closing: bool
 ) -> None:
-    before = connections_of(request, place)
+    before = connections_of(server)
+    storage = opened(server.url)
+    loads_in_three_loops(storage, closing=closing)
+    assert "0 connections" in repr(storage)
+    # The server notices the end of a connection a little later.
+    end = time.monotonic() + 5
+    while connections_of(server) > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert connections_of(server) == before
+
+
+def loads_in_three_loops(storage: EntryStorage, *, closing: bool) -> None:
     process = Process(storage, Truth(seconds=0.001))
 
     async def main() -> None:
@@ -73,12 +92,6 @@ def test_loops_one_after_another_share_what_is_stored(
         run(main())
         gc.collect()
     assert process.truth.loads == 20
-    assert not place.url or "0 connections" in repr(storage)
-    # The server notices the end of a connection a little later.
-    end = time.monotonic() + 5
-    while connections_of(request, place) > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert connections_of(request, place) <= before
 
 
 @pytest.mark.smoke

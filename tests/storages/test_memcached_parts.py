@@ -84,17 +84,18 @@ async def test_a_value_in_parts_is_signed_as_a_whole(memcached_url: str) -> None
 
 
 async def test_a_loaded_value_is_committed_in_parts_and_a_fenced_one_leaves_none(
-    storage: MemcachedStorage, memcached_server: MemcachedServer
+    own_memcached: MemcachedServer,
 ) -> None:
-    lease = await leased(storage)
-    assert await committed(storage, lease, LARGE)
-    assert await storage.get("a") == LARGE
-    await storage.remove("a")
-    items = memcached_server.stats()["curr_items"]
-    lease = await leased(storage)
-    await storage.remove("a")
-    assert not await committed(storage, lease, OTHER)
-    assert memcached_server.stats()["curr_items"] == items
+    async with MemcachedStorage(own_memcached.url, timeout=5, connect_timeout=5) as storage:
+        lease = await leased(storage)
+        assert await committed(storage, lease, LARGE)
+        assert await storage.get("a") == LARGE
+        await storage.remove("a")
+        items = own_memcached.stats()["curr_items"]
+        lease = await leased(storage)
+        await storage.remove("a")
+        assert not await committed(storage, lease, OTHER)
+        assert own_memcached.stats()["curr_items"] == items
 
 
 async def test_what_is_expired_stays_readable_and_what_is_compared_is_replaced(

@@ -29,7 +29,8 @@ def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
         RedisServer(*quick, "--replicaof", f"{HOST} {master.port}") as replica,
     ):
         wait_until(lambda: b"master_link_status:up" in _replication(replica))
-        wait_until(lambda: master.command("WAIT", 1, 100) == 1)
+        master.command("SET", "ready", "1")  # the stream begins a little after the link is up
+        wait_until(lambda: replica.command("EXISTS", "ready") == 1)
         yield master, replica
 
 
@@ -58,7 +59,7 @@ async def test_without_the_replica_an_invalidation_fails_and_reads_go_on(
     pair: tuple[RedisServer, RedisServer],
 ) -> None:
     master, replica = pair
-    async with RedisStorage(master.url, wait_replicas=1) as storage:
+    async with RedisStorage(master.url, wait_replicas=1, timeout=0.5) as storage:
         cache = Cache(storage, ttl=60, invalidate_timeout=0.3)
 
         @cache.cached(key="{name}")

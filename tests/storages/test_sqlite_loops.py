@@ -74,13 +74,13 @@ async def test_storages_of_one_path_share_one_writer(path: Path) -> None:
 def test_one_loop_after_another_without_closing(path: Path) -> None:
     storage = at(path)
 
-    async def use() -> None:
+    async def use(number: int) -> None:
         await storage.set("a", 1)
-        await leased(storage, as_key("lease"), 0.01)
+        await leased(storage, as_key(("lease", number)))
         assert await storage.get("a") == 1
 
-    for _ in range(3):
-        asyncio.run(use())
+    for number in range(3):
+        asyncio.run(use(number))
         assert (threads(), descriptors(path)) == ([], [])
     assert "0 connections" in repr(storage)
 
@@ -206,6 +206,15 @@ async def test_a_storage_may_be_collected_while_a_lock_of_ours_is_held(path: Pat
         gc.collect()
     del crew
     await until(lambda: not threads())
+
+
+async def test_closing_leaves_no_log(path: Path) -> None:
+    for number in range(50):
+        storage = at(path.with_name(f"{number}.db"))
+        await storage.set("a", 1)
+        assert await storage.get("a") == 1
+        await storage.aclose()
+        assert not path.with_name(f"{number}.db-wal").exists()
 
 
 async def test_a_storage_is_usable_after_closing(path: Path) -> None:
