@@ -66,8 +66,10 @@ async def test_writes_of_anybody_and_expiries_are_told_by_the_names_of_the_keys(
         await stranger.set("a", 1)
         await other.set("user:7", 1, ttl=60)
         await names_in(upcoming, {"user:7"})
-        await other.set_many({"{b} ü": 2, "c": 3}, ttl=0.05)
+        await other.set_many({"{b} ü": 2, "c": 3}, ttl=60)
         await names_in(upcoming, {told_as("{b} ü"), "c"})
+        await other.set("c", 4, ttl=0.05)
+        await names_in(upcoming, {"c"})
         await asyncio.sleep(0.06)
         redis_server.command("EXISTS", "t:{c}")  # which is how Redis finds out
         await names_in(upcoming, {"c"})
