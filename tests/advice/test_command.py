@@ -27,9 +27,11 @@ def test_a_recording_comes_to_an_advice(tmp_path: Path, capsys: pytest.CaptureFi
     def text(x: int) -> str:
         return "x" * 100
 
-    with storage.recording(tmp_path / "t.bin", sample=1.0):
-        for x in zipf(5000, keys=1000):
+    with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
+        for number, x in enumerate(zipf(5000, keys=1000)):
             text(x)
+            if number % 20 == 0:
+                recorder.flush()  # a thread looks fifty times a second; these calls are quicker
     assert main(["advise", str(tmp_path / "t.bin"), "--sizes", "10", "100", "1000"]) == 0
     shown = capsys.readouterr().out
     assert "5,000 requests" in shown
