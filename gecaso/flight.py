@@ -31,8 +31,9 @@ from typing import Any, Final, Literal, cast
 
 from gecaso.errors import RecursiveLoad
 from gecaso.failure import faithful_copy
+from gecaso.waiters import Waiter, wake
 
-__all__ = ["AGAIN", "Flight", "Flights", "Outcome", "Waiter", "current_flight"]
+__all__ = ["AGAIN", "Flight", "Flights", "Outcome", "current_flight"]
 
 FOREIGN_CHECK = 0.5
 """Seconds between looks at whether the loop that a flight runs in is still there."""
@@ -62,22 +63,6 @@ class Outcome:
 
 
 ABANDONED = Outcome(upto=-1)
-
-
-class Waiter:
-    """One caller of a flight. ``future`` belongs to its loop; a thread has an ``event``."""
-
-    __slots__ = ("event", "future", "loop", "place")
-
-    def __init__(self, loop: AbstractEventLoop | None) -> None:
-        self.loop = loop
-        self.place = 0
-        self.future: asyncio.Future[None] | None = None
-        self.event: threading.Event | None = None
-        if loop is None:
-            self.event = threading.Event()
-        else:
-            self.future = loop.create_future()
 
 
 class Flight:
@@ -223,6 +208,7 @@ class Flights:
             flight.joined += 1
             flight.present += 1
             if not mine or loop is not None or behind:
+                waiter.make_ready()
                 flight.waiters.append(waiter)
         gone.clear()
         return flight, waiter, mine
@@ -318,7 +304,7 @@ class Flights:
             if flight.task is not None:
                 self._tasks.discard(flight.task)
                 flight.task = None
-        _wake(waiters)
+        wake(waiters)
 
     def _close(self, flight: Flight) -> None:
         if self.open.get(flight.key) is flight:
@@ -335,35 +321,6 @@ def _cancel_once(task: asyncio.Task[None]) -> None:
 def _twin(key: Any) -> Any:
     """Return the key of the flight that may hold the lease this one needs: load or refresh."""
     return cast(tuple[Any, str], key)[0] if isinstance(key, tuple) else (key, "refresh")
-
-
-def _wake(waiters: list[Waiter]) -> None:
-    here = asyncio._get_running_loop()
-    elsewhere: dict[AbstractEventLoop, list[Waiter]] = {}
-    for waiter in waiters:
-        if waiter.event is not None:
-            waiter.event.set()
-        elif waiter.loop is here:
-            _set(waiter)
-        elif waiter.loop is not None:
-            elsewhere.setdefault(waiter.loop, []).append(waiter)
-    for loop, group in elsewhere.items():
-        try:
-            loop.call_soon_threadsafe(_set_all, group)
-        except RuntimeError:  # that loop is closed, and nobody waits in it any more
-            continue
-
-
-def _set_all(waiters: list[Waiter]) -> None:
-    for waiter in waiters:
-        _set(waiter)
-
-
-def _set(waiter: Waiter) -> None:
-    # Futures only wake. The outcome is read from the flight: an exception set on a future whose
-    # task was cancelled in the same tick would be reported as never retrieved.
-    if waiter.future is not None and not waiter.future.done():
-        waiter.future.set_result(None)
 
 
 async def wait(flight: Flight, waiter: Waiter) -> None:

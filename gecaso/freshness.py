@@ -147,7 +147,9 @@ def times_of(
         return inf, inf
     if policy.jitter:
         ttl *= 1 - policy.jitter * draw()
-    return now + ttl, now + ttl + max(policy.stale_while_revalidate, policy.stale_if_error)
+    fresh_until = now + ttl
+    kept = max(policy.stale_while_revalidate, policy.stale_if_error)
+    return fresh_until, fresh_until + kept if kept else fresh_until  # one number: less memory
 
 
 def quick_until(policy: Policy, entry: Entry) -> float:

@@ -28,6 +28,7 @@ from gecaso.writing import Writing
 
 if TYPE_CHECKING:
     from gecaso.advice.recording import Recorder
+    from gecaso.local import Partition
     from gecaso.network_loading import NetworkLoading
 
 __all__ = ["CacheInfo", "Function", "Stats"]
@@ -137,11 +138,11 @@ class Function:
         """Fill the cells of the path of a hit: at decoration, and whenever that changes."""
         local = self.loading.local
         self._instances.clear()
-        if not self.is_async:
-            miss: Callable[..., Any] = self._plain_miss
-        else:
-            slow = local is not None or self.policy.refresh_after or self.policy.load
-            miss = self._miss if slow else self._network_miss()
+        partition = None
+        if local is not None and not (events.hooks or self._asks_first()):
+            partition = local.partition(self.keying.owner)
+            local.used_by(self)
+        miss = self._way_on(partition)
         if (recorder := self.recorder) is not None:
             recorder.follow(self)
             miss = recorder.noting(self._key, miss)
@@ -151,13 +152,21 @@ class Function:
             miss = functools.partial(self._miss_unless, self.policy.bypass, miss)
         if switch.is_off():
             miss = self._uncached_miss
-        if local is None or events.hooks or self._asks_first():
+        if local is None or partition is None:
             # Every call takes the long way: over a network, or to tell the hooks.
             self.compiled.bind(None, _no_time, None, miss)
         else:
-            partition = local.partition(self.keying.owner)
-            local.used_by(self)
             self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
+
+    def _way_on(self, partition: Partition | None) -> Callable[..., Any]:
+        """Return what a call goes through that is no hit on the shortest path."""
+        local, miss = self.loading.local, self._miss
+        if partition is not None and partition.is_whole and not self.keying.is_method:
+            miss = self._whole_miss(partition.entries)
+        if not self.is_async:
+            return functools.partial(_run_plain, miss)
+        slow = local is not None or self.policy.refresh_after or self.policy.load
+        return miss if slow else self._network_miss()
 
     def _call(
         self,
@@ -236,8 +245,22 @@ class Function:
     ) -> Any:
         return self.uncached(*args, **kwargs)
 
-    def _plain_miss(self, typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return run_now(self._miss(typed_key, args, kwargs))
+    def _whole_miss(self, entries: Mapping[Any, Entry]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Return the way on where the path of a hit has seen all there is: no second look."""
+        loading, colour, make_call = self.loading, self.colour, self._call
+        local = loading.local
+        assert local is not None
+
+        def miss(
+            typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        ) -> Coroutine[Any, Any, Any]:
+            call = make_call(typed_key, args, kwargs)
+            if typed_key in entries:  # one that is old, or no value
+                return loading.obtain(call, colour)
+            local.missed()
+            return loading.obtain_after(call, colour, None)
+
+        return miss
 
     def _network_miss(self) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Return the way on over a network; a closure, since every hit there goes through it."""
@@ -386,6 +409,10 @@ class Function:
         positional, named = self.compiled.split(*args, **kwargs)
         typed_key = self.compiled.typed_key(*args, **kwargs)
         return self._call(typed_key, positional, named, is_refresh=refresh)
+
+
+def _run_plain(miss: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> Any:
+    return run_now(miss(*args))
 
 
 def _no_time() -> float:

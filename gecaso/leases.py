@@ -21,13 +21,13 @@ from gecaso.keys import Key
 __all__ = ["LeaseTable"]
 
 
-class _Held:
+class _Held(Lease):
     """A lease that is out: who waits for its end, and the loop that its holder lives in."""
 
-    __slots__ = ("committing", "lease", "loop", "waiters")
+    __slots__ = ("committing", "loop", "waiters")
 
-    def __init__(self, lease: Lease, loop: AbstractEventLoop | None) -> None:
-        self.lease = lease
+    def __init__(self, key: Key, until: float, loop: AbstractEventLoop | None) -> None:
+        super().__init__(key, new_token(), until)
         self.loop = loop
         self.committing = False
         self.waiters: list[Callable[[], None]] | None = None
@@ -36,7 +36,7 @@ class _Held:
         # A holder whose loop was closed without being cancelled will never come back.
         if self.loop is not None and self.loop.is_closed():
             return True
-        return now >= self.lease.until and not self.committing
+        return now >= self.until and not self.committing
 
 
 class LeaseTable:
@@ -65,16 +65,15 @@ class LeaseTable:
             if held is not None:
                 now = self._now()
                 if not held.is_over(now):
-                    return Busy(key, held.lease.token, max(0.0, held.lease.until - now))
+                    return Busy(key, held.token, max(0.0, held.until - now))
                 self._drop(key, held)
-            lease = Lease(key, new_token(), seconds if seconds == inf else self._now() + seconds)
-            self._held[key] = _Held(lease, asyncio._get_running_loop())
-            return lease
+            until = seconds if seconds == inf else self._now() + seconds
+            held = self._held[key] = _Held(key, until, asyncio._get_running_loop())
+            return held
 
     def owns(self, lease: Lease) -> bool:
         """Return whether this very lease is still out and has not run over."""
-        held = self._held.get(lease.key)
-        if held is None or held.lease is not lease:
+        if self._held.get(lease.key) is not lease:
             return False
         return lease.until == inf or self._now() < lease.until
 
@@ -89,7 +88,7 @@ class LeaseTable:
         """End this lease; return whether it was still out."""
         with self.lock:
             held = self._held.get(lease.key)
-            if held is None or held.lease is not lease:
+            if held is None or held is not lease:
                 return False
             self._drop(lease.key, held)
             return True
@@ -126,14 +125,14 @@ class LeaseTable:
     def is_writing(self, lease: Lease) -> bool:
         with self.lock:
             held = self._held.get(lease.key)
-            return held is not None and held.lease is lease and held.committing
+            return held is lease and held.committing
 
     def seize(self, key: Key) -> Lease | Busy:
         """Kill the lease of ``key`` and take it for a write; `Busy` while another write runs."""
         with self.lock:
             held = self._held.get(key)
             if held is not None and held.committing and not held.is_over(self._now()):
-                return Busy(key, held.lease.token, 0.0)
+                return Busy(key, held.token, 0.0)
             self.kill(key)
             lease = self.take(key, inf)
             assert isinstance(lease, Lease)
@@ -155,7 +154,7 @@ class LeaseTable:
     def _add_waiter(self, busy: Busy, wake: Callable[[], None]) -> bool:
         with self.lock:
             held = self._held.get(busy.key)
-            if held is None or held.lease.token != busy.token:
+            if held is None or held.token != busy.token:
                 return False
             if held.waiters is None:
                 held.waiters = []

@@ -23,13 +23,14 @@ from gecaso.colours import Colour
 from gecaso.entry import Entry
 from gecaso.error_values import revived_error, ttl_of_error
 from gecaso.errors import LoadTimeout, Overloaded, RecursiveLoad, StorageError
-from gecaso.flight import ABANDONED, AGAIN, Flight, Flights, Outcome, Waiter, current_flight
+from gecaso.flight import ABANDONED, AGAIN, Flight, Flights, Outcome, current_flight
 from gecaso.freshness import SERVED, Verdict, is_fresh, judge
 from gecaso.keys import Key
 from gecaso.loads import Loads
 from gecaso.loops import run_now
 from gecaso.policy import Policy
 from gecaso.storage import EntryStorage, LocalStorage
+from gecaso.waiters import Waiter
 
 if TYPE_CHECKING:
     from gecaso.guard import Guard
@@ -141,8 +142,9 @@ class Loading(Loads, ABC):
                     'overload="wait" waits for room'
                 )
         loop = asyncio.get_running_loop() if colour.awaits else None
-        slow = inf if old is None else _patience(call, colour)
-        limit = min(slow, _left(call, call.policy.timeout))
+        slow = limit = inf if old is None else _patience(call, colour)
+        if call.policy.timeout is not None:
+            limit = min(slow, _left(call, call.policy.timeout))
         behind = slow < inf
         shared, waiter, mine = self.flights.join(_flight_key(call), loop, behind=behind)
         try:
@@ -157,7 +159,9 @@ class Loading(Loads, ABC):
                 await self.fly(shared, call, colour)
             else:
                 self.flights.start(shared, loop.create_task(self.fly(shared, call, colour)))
-            if not await self._wait_for(shared, waiter, mine and not behind, limit):
+            if shared.outcome is None and not await self._wait_for(
+                shared, waiter, mine and not behind, limit
+            ):
                 if slow <= limit and old is not None:
                     return await self._serve_slow(call, colour, shared, old)
                 raise LoadTimeout(

@@ -22,18 +22,21 @@ class Partition:
     """One function's entries in this process: what the path of a hit reads, without a lock.
 
     A hit sets ``entry.hot``. ``on_hit(entry)``, if there is one, is called as well, and must stand
-    an entry that has just left.
+    an entry that has just left. ``is_whole`` says that what is not in ``entries`` is not stored.
     """
 
-    __slots__ = ("entries", "on_hit")
+    __slots__ = ("entries", "is_whole", "on_hit")
 
     def __init__(
         self,
         entries: dict[Hashable, Entry],
         on_hit: Callable[[Entry], object] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> None:
         self.entries = entries
         self.on_hit = on_hit
+        self.is_whole = is_whole
 
 
 class LocalStorage(EntryStorage):
@@ -75,6 +78,11 @@ class LocalStorage(EntryStorage):
 
     @abstractmethod
     def erase_all(self, owner: Owner | None) -> None: ...
+
+    def missed(self) -> None:
+        """Count a miss that a function has found by itself."""
+        with self.leases.lock:
+            self.misses += 1
 
     def used_by(self, user: object) -> None:
         """Take note of a function that finds entries here by itself, and counts its hits."""

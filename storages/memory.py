@@ -122,7 +122,7 @@ class MemoryStorage(LocalStorage):
             shelf.is_bound = True
         if self._packer is not None:  # a hit must unpack, so none is served on the shortest path
             return Partition({})
-        return Partition(shelf.entries, self._on_hit)
+        return Partition(shelf.entries, self._on_hit, is_whole=True)
 
     # --- LocalStorage: called with the lock held ----------------------------------------------
 

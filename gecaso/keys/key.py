@@ -27,11 +27,12 @@ class Key:
     function itself owns them: ask it for the key again with ``f.key(...)``.
     """
 
-    __slots__ = ("_text", "owner", "typed")
+    __slots__ = ("_hash", "_text", "owner", "typed")
 
     def __init__(self, owner: Owner, typed: Hashable) -> None:
         self.owner = owner
         self.typed = typed
+        self._hash = hash((owner, typed))  # a miss asks for it ten times
         self._text: str | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -40,7 +41,7 @@ class Key:
         return self.owner is other.owner and self.typed == other.typed
 
     def __hash__(self) -> int:
-        return hash((self.owner, self.typed))
+        return self._hash
 
     def __str__(self) -> str:
         if self._text is None:

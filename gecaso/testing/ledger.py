@@ -112,7 +112,7 @@ def _local_state(storage: LocalStorage, key: Key) -> _Was:
         entry,
         0.0 if entry is None else entry.fresh_until,
         held,
-        0.0 if held is None else held.lease.until,
+        0.0 if held is None else held.until,
     )
 
 
@@ -126,7 +126,7 @@ def _restore(storage: LocalStorage, was: _Was) -> None:
     if was.held is None:
         table.kill(was.key)
     else:
-        was.held.lease.until = was.until
+        was.held.until = was.until
         table._held[was.key] = was.held  # pyright: ignore[reportPrivateUsage] - see above
 
 

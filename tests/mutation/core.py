@@ -49,18 +49,22 @@ CORE = (
         "an old lease passes for the new one of its key",
         TABLE,
         (
-            "        if held is None or held.lease is not lease:\n"
+            "        if self._held.get(lease.key) is not lease:\n"
             "            return False\n"
             "        return lease.until"
         ),
-        "        if held is None:\n            return False\n        return lease.until",
+        (
+            "        if self._held.get(lease.key) is None:\n"
+            "            return False\n"
+            "        return lease.until"
+        ),
         LEASES,
     ),
     Mutant(
         "giving back an old lease ends the new one",
         TABLE,
         (
-            "            if held is None or held.lease is not lease:\n"
+            "            if held is None or held is not lease:\n"
             "                return False\n"
             "            self._drop"
         ),
@@ -263,7 +267,7 @@ CORE = (
         NETWORK_LOADING,
         "return Outcome(value, upto=early if is_stored else taken.early)",
         "return Outcome(value, upto=None if is_stored else taken.early)",
-        FLIGHTS,
+        ("tests/test_late_joins.py", *FLIGHTS),
     ),
     # --- invalidations --------------------------------------------------------------------------
     Mutant(

@@ -23,7 +23,7 @@ def state_of(storage: MemoryStorage) -> dict[str, Any]:
         held = storage.leases._held.get(key)  # pyright: ignore[reportPrivateUsage] - this is about what is within
         state[str(key)] = (
             entry and (entry.value, entry.version, entry.fresh_until, entry.dead_after),
-            held and (held.lease, held.lease.until),
+            held and (held, held.until),
         )
     return state
 
