@@ -4,6 +4,7 @@ import importlib
 import typing
 
 from gecaso.cache import MISSING, Cache, functions
+from gecaso.calls import CacheInfo, Stats
 from gecaso.current import CurrentLoad, current_load
 from gecaso.decorator import cached
 from gecaso.entry import Busy, Entry, Lease
@@ -27,7 +28,6 @@ from gecaso.errors import (
     WaitTimeout,
 )
 from gecaso.freshness import XFetch
-from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage
 from gecaso.storages import LRUStorage, MemoryStorage, NullStorage

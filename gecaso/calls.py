@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gecaso.entry import Entry
 from gecaso.keys import Key
@@ -14,7 +15,41 @@ from gecaso.policy import Policy
 if TYPE_CHECKING:
     from gecaso.current import CurrentLoad
 
-__all__ = ["Call", "Counters"]
+__all__ = ["CacheInfo", "Call", "Counters", "Stats"]
+
+
+class CacheInfo(NamedTuple):
+    """What `functools.lru_cache` tells of itself."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the calls of one function came to, in this process.
+
+    ``misses`` are the calls that found no fresh value; ``loads`` the runs of the function;
+    ``joined`` the calls that shared another's load; ``errors`` the loads that raised; ``fenced``
+    the values not stored because of an invalidation; ``lost`` those whose lease was lost;
+    ``uncacheable`` those that were not to be, or could not be, stored; ``storage_errors`` the
+    operations of the storage that failed; ``stale`` the calls that were served an old value;
+    ``refreshes`` the loads in the background.
+    """
+
+    hits: int
+    misses: int
+    loads: int
+    joined: int
+    errors: int
+    fenced: int
+    lost: int
+    uncacheable: int
+    storage_errors: int
+    stale: int = 0
+    refreshes: int = 0
 
 
 class Counters:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gecaso import events, switch
-from gecaso.calls import Call, Counters
+from gecaso.calls import CacheInfo, Call, Counters, Stats
 from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
@@ -31,41 +30,7 @@ if TYPE_CHECKING:
     from gecaso.local import Partition
     from gecaso.network_loading import NetworkLoading
 
-__all__ = ["CacheInfo", "Function", "Stats"]
-
-
-class CacheInfo(NamedTuple):
-    """What `functools.lru_cache` tells of itself."""
-
-    hits: int
-    misses: int
-    maxsize: int | None
-    currsize: int
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What the calls of one function came to, in this process.
-
-    ``misses`` are the calls that found no fresh value; ``loads`` the runs of the function;
-    ``joined`` the calls that shared another's load; ``errors`` the loads that raised; ``fenced``
-    the values not stored because of an invalidation; ``lost`` those whose lease was lost;
-    ``uncacheable`` those that were not to be, or could not be, stored; ``storage_errors`` the
-    operations of the storage that failed; ``stale`` the calls that were served an old value;
-    ``refreshes`` the loads in the background.
-    """
-
-    hits: int
-    misses: int
-    loads: int
-    joined: int
-    errors: int
-    fenced: int
-    lost: int
-    uncacheable: int
-    storage_errors: int
-    stale: int = 0
-    refreshes: int = 0
+__all__ = ["Function"]
 
 
 class Function:

@@ -125,7 +125,7 @@ class LeaseTable:
     def is_writing(self, lease: Lease) -> bool:
         with self.lock:
             held = self._held.get(lease.key)
-            return held is lease and held.committing
+            return held is not None and held is lease and held.committing
 
     def seize(self, key: Key) -> Lease | Busy:
         """Kill the lease of ``key`` and take it for a write; `Busy` while another write runs."""

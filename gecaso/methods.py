@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from gecaso.functions import Function, Stats
+from gecaso.calls import Stats
+from gecaso.functions import Function
 from gecaso.operations import (
     COLOURLESS,
     OF_A_CALL,

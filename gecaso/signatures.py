@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
+from gecaso.calls import CacheInfo, Stats
 from gecaso.entry import Entry
-from gecaso.functions import CacheInfo, Stats
 from gecaso.keys import Key
 
 if TYPE_CHECKING:

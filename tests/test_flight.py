@@ -17,11 +17,11 @@ from gecaso.flight import (
     Flight,
     Flights,
     Outcome,
-    Waiter,
     current_flight,
     wait,
     wait_blocking,
 )
+from gecaso.waiters import Waiter
 from tests.doubles import in_thread
 
 

@@ -30,8 +30,8 @@ CATALOGUE = (
     Mutant(
         "writer dies before invalidating: what is stored never ends",
         "gecaso/freshness.py",
-        "    return now + ttl, now + ttl + max(",
-        "    return inf, inf + max(",
+        "    fresh_until = now + ttl\n",
+        "    fresh_until = inf\n",
         entries("writers", "writer_dies_before_invalidating"),
     ),
     Mutant(
@@ -72,7 +72,7 @@ CATALOGUE = (
     Mutant(
         "holder dies: a lease that has run out is not given to anybody (in process)",
         "gecaso/leases.py",
-        "        return now >= self.lease.until and not self.committing",
+        "        return now >= self.until and not self.committing",
         "        return False",
         entries("leases", "holder_dies", "holder_dies_while_the_old_value_is_served"),
     ),

@@ -243,7 +243,7 @@ CORE = (
     ),
     Mutant(
         "a flight of a thread wakes nobody in other loops",
-        FLIGHT,
+        "gecaso/waiters.py",
         "            loop.call_soon_threadsafe(_set_all, group)",
         "            pass",
         ("tests/test_loops.py", "tests/test_flight.py"),
