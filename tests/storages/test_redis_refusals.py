@@ -213,3 +213,35 @@ async def test_a_user_with_just_the_rights_that_the_advice_names_can_do_everythi
                 pass
             await storage.remove("a")
             await storage.clear()
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    callers: list[asyncio.StreamWriter] = []
+    relays: list[asyncio.Task[None] | None] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer)
+        relays.append(asyncio.current_task())
+        answers, questions = await asyncio.open_connection(HOST, redis_server.port)
+        await asyncio.gather(pass_on(reader, questions), pass_on(answers, writer))
+
+    server = await asyncio.start_server(relay, HOST, 0)
+    url = f"redis://{HOST}:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(PATIENCE):
+        async with RedisStorage(url, timeout=5, connect_timeout=5) as storage:
+            await storage.set("a", 1)
+            for caller in list(callers):
+                caller.write(b"+OK\r\n")
+            while " 0 connections" not in repr(storage):
+                await asyncio.sleep(0.001)
+            assert await storage.get("a") == 1
+        await asyncio.gather(*filter(None, relays))
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
