@@ -238,9 +238,9 @@ async def test_a_reply_that_nobody_asked_for_ends_the_connection(
     async with server, asyncio.timeout(PATIENCE):
         async with RedisStorage(url, timeout=5, connect_timeout=5) as storage:
             await storage.set("a", 1)
-            for caller in list(callers):
+            for caller in callers:
                 caller.write(b"+OK\r\n")
-            while " 0 connections" not in repr(storage):
+            while " 0 connections" not in repr(storage):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.001)
             assert await storage.get("a") == 1
         await asyncio.gather(*filter(None, relays))
