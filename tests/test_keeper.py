@@ -7,10 +7,11 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 
 import pytest
 
-from gecaso import Lease, StorageTimeout, events
+from gecaso import Busy, Key, Lease, StorageTimeout, events
 from gecaso.keeper import Keeper
 from gecaso.keys import as_key
 from tests.scenes import Distant, Process, Truth, patience
@@ -151,3 +152,32 @@ async def test_a_load_longer_than_its_lease_gets_a_longer_one_the_next_time(
     storage.lease = lease  # type: ignore[method-assign, assignment]  # to see what is asked
     await process.thing(2)
     assert asked[0] >= 0.4
+
+
+class SlowAnswer(Distant):
+    """Grants leases at once, and says so late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.granted = asyncio.Event()
+
+    async def lease(self, keys: Iterable[Key], seconds: float) -> dict[Key, Lease | Busy]:
+        got = await super().lease(keys, seconds)
+        self.granted.set()
+        await self.gate.wait()
+        return got
+
+
+async def test_a_lease_whose_answer_came_after_its_caller_had_left_is_handed_back() -> None:
+    storage = SlowAnswer()
+    process = Process(storage, Truth())
+    async with patience():
+        call = process.call()
+        await storage.granted.wait()
+        call.cancel()
+        await asyncio.wait((call,))
+        storage.gate.set()
+        while len(storage.inner.leases):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+    assert storage.asked["release"] == 1

@@ -388,7 +388,7 @@ CORE = (
         NETWORK_LOADING,
         "got = (await asyncio.shield(asking))[key]",
         "got = (await asking)[key]",
-        LOST,
+        ("tests/test_keeper.py", *LOST),
     ),
     Mutant(
         "a lease that came after its caller had left is kept",

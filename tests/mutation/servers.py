@@ -153,7 +153,7 @@ SERVERS = (
             "    lease = NULL, lease_until = NULL\n"
         ),
         "    fresh_until = excluded.fresh_until, dead_after = excluded.dead_after\n",
-        (*POSTGRES, "tests/storages/test_machine.py"),
+        ("tests/storages/test_postgres_contract.py",),
     ),
     Mutant(
         "a row that is locked is trouble, and not a lease of somebody's (Postgres)",

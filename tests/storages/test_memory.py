@@ -228,6 +228,31 @@ async def test_timers_do_not_pile_up() -> None:
     assert len([timer for timer in timers if "_timer_sweep" in timer]) == 1
 
 
+def test_a_dead_entry_that_has_not_left_yet_is_not_found() -> None:
+    clock = FakeClock()
+    storage = MemoryStorage(clock=clock)
+    put(storage, "k", 1, ttl=10)
+    assert storage.fetch_one(as_key("k")) is not None
+    clock.advance(10)
+    assert len(storage) == 1
+    assert storage.fetch_one(as_key("k")) is None
+    assert storage.fetch_now([as_key("k")]) == {}
+    assert (storage.info().hits, storage.info().misses) == (1, 2)
+
+
+def test_entries_of_any_order_of_ttls_leave_when_they_are_dead() -> None:
+    clock = FakeClock()
+    storage = MemoryStorage(clock=clock)
+    started = clock()
+    ttls = [30.0, 10.0, 20.0, 40.0, 5.0, 40.0, 35.0]
+    for number, ttl in enumerate(ttls):
+        put(storage, number, number, ttl)
+    for now in (5.0, 10.0, 20.0, 30.0, 35.0, 40.0):
+        clock.advance(started + now - clock())
+        put(storage, "another", 1)  # each write takes out the dead
+        assert len(storage) == 1 + sum(ttl > now for ttl in ttls)
+
+
 def test_what_is_set_and_removed_leaves_nothing() -> None:
     clock = FakeClock()
     storage = MemoryStorage(clock=clock)
