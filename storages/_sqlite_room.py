@@ -14,8 +14,8 @@ __all__ = ["TOTAL", "bury", "is_due", "is_used", "make_room", "touch"]
 TOUCH: Final = "UPDATE entries SET used = ? WHERE name = ? AND used < ?"
 TOTAL: Final = "SELECT CAST(bytes AS INTEGER) FROM totals"
 OLDEST: Final = "SELECT id, CAST(size AS INTEGER) FROM entries ORDER BY used, id LIMIT 100"
-DEAD: Final = """SELECT EXISTS (SELECT 1 FROM leases WHERE until <= ?1) OR
-    EXISTS (SELECT 1 FROM entries WHERE dead_after <= ?1 AND dead_after < 9e999)"""
+DEAD: Final = """SELECT EXISTS (SELECT 1 FROM leases WHERE until <= ?) OR
+    EXISTS (SELECT 1 FROM entries WHERE dead_after <= ? AND dead_after < 9e999)"""
 BURY: Final = """DELETE FROM entries WHERE id IN (
     SELECT id FROM entries WHERE dead_after <= ? AND dead_after < 9e999 LIMIT ?)"""
 BURY_LEASES: Final = "DELETE FROM leases WHERE until <= ?"
@@ -43,7 +43,7 @@ def make_room(db: sqlite3.Connection, maxbytes: int) -> None:
 
 def is_due(db: sqlite3.Connection, now: float) -> bool:
     """Return whether any entry is dead, or a lease has run out."""
-    (due,) = db.execute(DEAD, (now,)).fetchone()
+    (due,) = db.execute(DEAD, (now, now)).fetchone()
     return bool(due)
 
 

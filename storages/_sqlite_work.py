@@ -35,17 +35,19 @@ __all__ = [
 # An entry, dead or not; None if it cannot be read.
 Unpack = Callable[[bytes, "bytes | memoryview"], "Entry | None"]
 
-TAKE: Final = """INSERT INTO leases (name, token, until) VALUES (?1, ?2, ?3)
-    ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?3 WHERE until <= ?4"""
+TAKE: Final = """INSERT INTO leases (name, token, until) VALUES (?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET token = excluded.token, until = excluded.until
+    WHERE leases.until <= ?"""
 HOLDER: Final = "SELECT token, CAST(until AS REAL) FROM leases WHERE name = ?"
-RENEW: Final = "UPDATE leases SET until = ?3 WHERE name = ?1 AND token = ?2 AND until > ?4"
+RENEW: Final = "UPDATE leases SET until = ? WHERE name = ? AND token = ? AND until > ?"
 END_OURS: Final = "DELETE FROM leases WHERE name = ? AND token = ? AND until > ?"
 RELEASE: Final = "DELETE FROM leases WHERE name = ? AND token = ?"
 END: Final = "DELETE FROM leases WHERE name = ?"
 LOOK: Final = "SELECT file, data FROM entries WHERE name = ? AND dead_after > ?"
 PUT: Final = """INSERT INTO entries (name, version, dead_after, size, file, data, used)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET version = ?2,
-    dead_after = ?3, size = ?4, file = ?5, data = ?6, used = ?7"""
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version,
+    dead_after = excluded.dead_after, size = excluded.size, file = excluded.file,
+    data = excluded.data, used = excluded.used"""
 VERSION: Final = "SELECT version FROM entries WHERE name = ? AND dead_after > ?"
 DELETE: Final = "DELETE FROM entries WHERE name = ?"
 END_ALL: Final = "DELETE FROM leases WHERE name >= ? AND name < ?"
@@ -149,7 +151,7 @@ class Renew(Work):
         return {
             (name, token): until
             for name, token in self._tokens
-            if db.execute(RENEW, (name, token, until, now)).rowcount
+            if db.execute(RENEW, (until, name, token, now)).rowcount
         }
 
 

@@ -195,6 +195,9 @@ class Writer:
             self._hand.attempt(do, give_up, HOUSEWORK_MAY_WAIT)
         except StorageError as error:
             logger.debug("housework is put off: %s", error)
+        except Exception:
+            # Without this thread nobody could write any more.
+            logger.exception("housework on %s failed, which is a defect of gecaso", self._hand.path)
 
     def _write_touched(self) -> None:
         touched, self._touched = self._touched, {}

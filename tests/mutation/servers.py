@@ -187,8 +187,8 @@ SERVERS = (
     Mutant(
         "a lease that is out is taken (SQLite)",
         WORK,
-        "DO UPDATE SET token = ?2, until = ?3 WHERE until <= ?4",
-        "DO UPDATE SET token = ?2, until = ?3 WHERE ?4 OR 1",
+        "WHERE leases.until <= ?",
+        "WHERE ? OR 1",
         SQLITE,
     ),
     Mutant(
