@@ -283,6 +283,18 @@ async def test_a_source_that_fails_for_an_hour_is_asked_every_half_minute() -> N
     assert await source.thing(1) == "1 in version 1"
 
 
+async def test_what_was_removed_before_its_refresh_began_is_not_loaded() -> None:
+    storage = MemoryStorage()
+    source = Source(storage, **WINDOWS)
+    async with source.cache:
+        await source.keep_old(fresh_for=-1, kept_for=100)
+        assert await source.thing(1) == "old"
+        assert source.cache.info().background == 1  # a task that has not run yet
+        storage.discard_now([source.thing.key(1)])  # by somebody else
+        await source.settle()
+    assert source.truth.loads == 0
+
+
 async def test_a_hit_of_some_age_starts_a_refresh() -> None:
     clock = FakeClock()
     source = Source(MemoryStorage(clock=clock), refresh_after=6)

@@ -386,7 +386,7 @@ def test_files_that_may_not_grow_are_trouble_and_no_damage(path: Path) -> None:
 
 
 UNPRIVILEGED = """
-import asyncio, os, sys
+import asyncio, os, sys, urllib.request  # which Python cannot read later, without rights
 from gecaso import StorageError
 from gecaso.storages import SQLiteStorage
 
