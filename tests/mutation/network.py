@@ -134,7 +134,7 @@ NETWORK = (
             "        if not self._asks:\n"
             '            (StorageError(f"Redis at {self.dial.where} answered'
         ),
-        ("tests/storages/test_redis_faults.py", "tests/storages/test_redis_loops.py"),
+        ("tests/storages/test_redis_faults.py", "tests/storages/test_loops_servers.py"),
     ),
     Mutant(
         "a silent server is waited for (Redis)",
