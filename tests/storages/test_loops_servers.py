@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gecaso.entry import Busy
-from tests.scenes import Place, Storage, place_for
+from tests.scenes import Place, place_for
 from tests.storages.loops_kit import KEY, descriptors, sockets, use, wrong_in_three_loops
+from tests.storages.servers_kit import opened
 
 
 class Pace(NamedTuple):
@@ -32,8 +33,7 @@ PACES = {
     "memcached": Pace(200, 200, 2),
     "postgres": Pace(50, 100, 2, ends=2.0),  # which has a process for each connection
 }
-# Of some, a busy machine is no trouble of the storage; where much goes on at once still less.
-PATIENCE = {"postgres": {"timeout": 2.0, "connect_timeout": 5.0}, "sqlite": {"timeout": 10.0}}
+# Where much goes on at once, a busy machine is still less a trouble of the storage.
 MORE_PATIENCE = {"postgres": {"timeout": 10.0, "connect_timeout": 10.0}}
 NOTIFYING = ["redis", "postgres"]  # who waits over another one looks every now and then
 
@@ -48,16 +48,12 @@ def pace(place: Place) -> Pace:
     return PACES[place.kind]
 
 
-def opened(place: Place) -> Storage:
-    return place.open(**PATIENCE.get(place.kind, {}))
-
-
 # --- loops, threads, forks ------------------------------------------------------------------------
 
 
 @pytest.mark.every_loop
 async def test_two_loops_in_two_threads_and_this_one(place: Place, pace: Pace) -> None:
-    storage = place.open(**MORE_PATIENCE.get(place.kind, {}))
+    storage = opened(place, **MORE_PATIENCE.get(place.kind, {}))
     assert await wrong_in_three_loops(storage, pace.rounds) == []
     await storage.aclose()
 

@@ -197,16 +197,6 @@ async def test_a_refresh_leases_beside_the_value_that_stays_readable(
     assert (await leased(storage)).seen is not None
 
 
-async def test_what_was_committed_between_lookup_and_lease_is_seen(
-    storage: MemcachedStorage, other: MemcachedStorage
-) -> None:
-    assert await storage.lookup(KEY) is None
-    assert await committed(other, await leased(other), "theirs")
-    lease = await leased(storage)
-    assert lease.seen is not None
-    assert lease.seen.value == "theirs"
-
-
 async def test_what_was_committed_before_the_lease_beside_was_taken_is_seen(
     storage: MemcachedStorage, other: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
