@@ -138,7 +138,7 @@ NETWORK = (
             "        if not self._asks:\n"
             '            (StorageError(f"Redis at {self.dial.where} answered'
         ),
-        ("tests/storages/test_redis_faults.py", "tests/storages/test_loops_servers.py"),
+        ("tests/storages/test_redis_refusals.py",),
     ),
     Mutant(
         "a silent server is waited for (Redis)",
