@@ -246,6 +246,17 @@ async def test_a_value_that_died_during_its_refresh_is_still_replaced(
     await leased(storage)
 
 
+async def test_a_lease_whose_time_was_over_when_its_value_went_is_lost(
+    storage: MemcachedStorage, memcached_server: MemcachedServer
+) -> None:
+    await storage.store({KEY: stale(storage)})
+    lease = await leased(storage, seconds=10)
+    pass_time(20.0, storage)
+    memcached_server.command("delete t:a")
+    assert await storage.renew([lease], 10) == set()
+    assert not await committed(storage, lease, "late")
+
+
 @pytest.mark.parametrize("kill", ["discard", "expire", "put", "swap"])
 @pytest.mark.parametrize("when", ["before", "between"])
 async def test_a_refresh_is_fenced_by(
