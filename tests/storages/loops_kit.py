@@ -26,13 +26,16 @@ def sockets() -> int:
     return sum(os.path.lexists(name) and "socket:" in os.readlink(name) for name in names)
 
 
-async def use(storage: EntryStorage, value: object = 1) -> None:
-    """Use every kind of connection."""
+async def use(storage: EntryStorage, value: object = 1, *, connections: int = 0) -> None:
+    """Use every kind of connection; go on when there are so many, unless that is 0."""
     await storage.set("a", value)
     lease = await storage.lease([KEY], 10)
     busy = (await storage.lease([KEY], 10))[KEY]
     assert isinstance(busy, Busy)
     await storage.wait(busy, 0.05)
+    async with asyncio.timeout(5):
+        while connections and f"{connections} connections" not in repr(storage):
+            await storage.wait(busy, 0.05)  # a busy machine: it does not listen yet
     await storage.release([got for got in lease.values() if isinstance(got, Lease)])
     assert await storage.get("a") == value
 

@@ -77,7 +77,7 @@ def test_loops_closed_without_a_word_leave_no_descriptor(place: Place, then: str
         warnings.simplefilter("always")
         for _ in range(3):
             loop = asyncio.new_event_loop()
-            loop.run_until_complete(use(storage))
+            loop.run_until_complete(use(storage, connections=2))  # none is just being made
             loop.close()
             del loop
         if then == "closed":
