@@ -205,6 +205,8 @@ class Leasing:
                 # there was none yet, and nobody but us would.
                 await end_marks(client, name, ours, lease.token)
                 return None
+            if lease.until <= self.now():
+                return None  # and the server would not take a mark whose time is over
             # The value has gone by itself: an invalidation would have taken our mark before.
             mark = Mark(lease.token, lease.until)
             await client.add(name, mark.pack(), exptime(mark.until, self.now()))

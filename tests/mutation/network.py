@@ -7,7 +7,11 @@ from tests.mutation.guards import Mutant
 __all__ = ["NETWORK"]
 
 SCRIPTS = "storages/_redis_scripts.py"
-REDIS = ("tests/storages/test_redis_leases.py", "tests/storages/test_redis.py")
+REDIS = (
+    "tests/storages/test_redis_leases.py",
+    "tests/storages/test_redis.py",
+    "tests/storages/test_leases_servers.py",
+)
 BATCH = ("tests/storages/test_batch.py", "tests/storages/test_redis_round_trips.py")
 
 NETWORK = (

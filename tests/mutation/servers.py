@@ -17,12 +17,14 @@ MEMCACHED = (
     "tests/storages/test_memcached_invalidation.py",
     "tests/storages/test_memcached_faults.py",
     "tests/storages/test_memcached.py",
+    "tests/storages/test_leases_servers.py",
 )
 POOL = ("tests/storages/test_memcached_pool.py", "tests/storages/test_memcached_pool_changes.py")
 POSTGRES = (
     "tests/storages/test_postgres_leases.py",
     "tests/storages/test_postgres.py",
     "tests/storages/test_postgres_transaction.py",
+    "tests/storages/test_leases_servers.py",
 )
 SQLITE = ("tests/storages/test_sqlite.py", "tests/storages/test_sqlite_contract.py")
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from gecaso.storages import MemcachedStorage
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a storage in a file that is not there yet."""
+    return f"sqlite:///{tmp_path}/cache.db"
 
 
 @pytest.fixture

@@ -197,16 +197,6 @@ async def test_a_refresh_leases_beside_the_value_that_stays_readable(
     assert (await leased(storage)).seen is not None
 
 
-async def test_what_was_committed_between_lookup_and_lease_is_seen(
-    storage: MemcachedStorage, other: MemcachedStorage
-) -> None:
-    assert await storage.lookup(KEY) is None
-    assert await committed(other, await leased(other), "theirs")
-    lease = await leased(storage)
-    assert lease.seen is not None
-    assert lease.seen.value == "theirs"
-
-
 async def test_what_was_committed_before_the_lease_beside_was_taken_is_seen(
     storage: MemcachedStorage, other: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +244,17 @@ async def test_a_value_that_died_during_its_refresh_is_still_replaced(
     assert await committed(storage, lease, "new")
     assert await storage.get("a") == "new"
     await leased(storage)
+
+
+async def test_a_lease_whose_time_was_over_when_its_value_went_is_lost(
+    storage: MemcachedStorage, memcached_server: MemcachedServer
+) -> None:
+    await storage.store({KEY: stale(storage)})
+    lease = await leased(storage, seconds=10)
+    pass_time(20.0, storage)
+    memcached_server.command("delete t:a")
+    assert await storage.renew([lease], 10) == set()
+    assert not await committed(storage, lease, "late")
 
 
 @pytest.mark.parametrize("kill", ["discard", "expire", "put", "swap"])

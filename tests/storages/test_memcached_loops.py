@@ -1,15 +1,13 @@
-"""`MemcachedStorage` under cancellations, in several loops and threads, and after forks."""
+"""`MemcachedStorage` under cancellations, in several loops and threads."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import threading
 import time
 import traceback
-import weakref
 
 import pytest
 
@@ -115,7 +113,7 @@ async def test_a_loop_that_was_blocked_is_not_the_fault_of_the_server(memcached_
         assert isinstance((await leasing)[KEY], Lease)
 
 
-# --- loops, threads, forks ----------------------------------------------------------------------
+# --- loops and threads --------------------------------------------------------------------------
 
 
 @pytest.mark.every_loop
@@ -140,43 +138,6 @@ async def test_nothing_is_left_one_tick_after_aclose(own_memcached: MemcachedSer
     assert len(os.listdir("/proc/self/fd")) == before
     assert await storage.get("a") == 1
     await storage.aclose()
-
-
-def test_one_storage_works_in_one_loop_after_another(memcached_url: str) -> None:
-    storage = MemcachedStorage(memcached_url)
-    before = len(os.listdir("/proc/self/fd"))
-    for n in range(3):
-        asyncio.run(storage.set("a", n))
-        assert asyncio.run(storage.get("a")) == n
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_loop_that_was_closed_without_a_word_leaves_nothing(memcached_url: str) -> None:
-    storage = MemcachedStorage(memcached_url)
-    asyncio.run(storage.ping())
-    before = len(os.listdir("/proc/self/fd"))
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(storage.set("a", 1))
-    loop.close()
-    del loop
-    assert asyncio.run(storage.get("a")) == 1
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-async def test_a_storage_dropped_without_aclose_closes_its_connections(
-    memcached_url: str,
-) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    storage = MemcachedStorage(memcached_url)
-    await storage.set("a", 1)
-    gone = weakref.ref(storage)
-    del storage
-    gc.collect()
-    assert gone() is None
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_two_loops_in_two_threads_use_one_storage(memcached_url: str) -> None:
@@ -213,36 +174,3 @@ def test_two_loops_in_two_threads_use_one_storage(memcached_url: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-
-
-@pytest.mark.process
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking with threads
-async def test_after_a_fork_parent_and_child_go_on_without_crossed_replies(
-    memcached_url: str,
-) -> None:
-    async with MemcachedStorage(memcached_url) as storage:
-        await storage.set_many({("child", n): ("child", n) for n in range(200)})
-        await storage.set_many({("parent", n): ("parent", n) for n in range(200)})
-
-        async def work(name: str) -> None:
-            for n in range(200):
-                assert await storage.get((name, n)) == (name, n)
-                await storage.set((name, n), (name, n))
-
-        asked = storage.lookup(as_key(("parent", 7)))
-        await asyncio.sleep(0)
-        child = os.fork()
-        if child == 0:
-            try:
-                asyncio.run(work("child"))
-                os._exit(0)
-            except BaseException:  # noqa: BLE001 - a child must not run the rest of the tests
-                traceback.print_exc()
-                os._exit(1)
-        await work("parent")
-        entry = await asked
-        assert entry is not None
-        assert entry.value == ("parent", 7)
-        _, status = await asyncio.to_thread(os.waitpid, child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        await work("parent")

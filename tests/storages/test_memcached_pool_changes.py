@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -46,10 +47,13 @@ def changing(memcached_servers: Servers, memcached_pool: list[str]) -> Changing:
 
 
 @pytest.fixture
-def processes(memcached_pool: list[str]) -> Both:
+async def processes(memcached_pool: list[str]) -> AsyncIterator[Both]:
     """Two processes over a pool of which they know two servers."""
-    one, two = (MemcachedStorage(memcached_pool[:2], timeout=SECONDS) for _ in range(2))
-    return one, two
+    async with (
+        MemcachedStorage(memcached_pool[:2], timeout=SECONDS) as one,
+        MemcachedStorage(memcached_pool[:2], timeout=SECONDS) as two,
+    ):
+        yield one, two
 
 
 def moving(storage: MemcachedStorage, changing: Changing, *to: int) -> tuple[Key, Key]:
@@ -83,8 +87,6 @@ async def test_keys_that_do_not_move_are_found_and_kept_as_before(
     lease = await leased(one, as_key("another"))
     assert await value(two, stays) == "kept"
     await one.release([lease])
-    for each in processes:
-        await each.aclose()
 
 
 async def test_what_is_invalidated_while_processes_disagree_is_old_for_nobody(
@@ -110,8 +112,6 @@ async def test_what_is_invalidated_while_processes_disagree_is_old_for_nobody(
     lease = await leased(one, moves)
     assert await committed(one, lease, "new")
     assert await value(late, moves) == "new"
-    for each in processes:
-        await each.aclose()
 
 
 async def test_a_server_that_comes_back_with_what_it_had_is_not_believed(
@@ -132,8 +132,6 @@ async def test_a_server_that_comes_back_with_what_it_had_is_not_believed(
     assert lease.seen is None
     assert await committed(two, lease, "new")
     assert await value(one, moves) == "new"
-    for each in processes:
-        await each.aclose()
 
 
 async def test_a_lease_from_before_a_change_stores_nothing_after_it(
@@ -150,8 +148,6 @@ async def test_a_lease_from_before_a_change_stores_nothing_after_it(
     changing.pass_time(one)
     assert not await committed(one, lease, "from before")
     assert await value(one, moves) is None
-    for each in processes:
-        await each.aclose()
 
 
 async def test_a_key_that_is_moving_is_loaded_for_everybody_and_put_nowhere(
@@ -164,8 +160,6 @@ async def test_a_key_that_is_moving_is_loaded_for_everybody_and_put_nowhere(
     assert first.token != second.token
     await put(one, moves, "put")
     assert await value(one, moves) is None
-    for each in processes:
-        await each.aclose()
 
 
 async def test_a_lock_excludes_others_while_its_key_is_moving(
@@ -181,8 +175,6 @@ async def test_a_lock_excludes_others_while_its_key_is_moving(
                     pass
         async with two.leased(name, wait_timeout=0.0):
             pass
-    for each in processes:
-        await each.aclose()
 
 
 async def test_an_invalidation_does_not_fail_for_a_server_that_has_left_and_is_gone(

@@ -16,7 +16,8 @@ from gecaso.storages import PostgresStorage
 from gecaso.storages import _postgres_link as link_module
 from gecaso.storages import _postgres_rows as rows_module
 from tests.postgres import PostgresServer
-from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, took
+from tests.storages.leases_kit import KEY, took
+from tests.storages.postgres_kit import asyncpg, connected, opened
 
 
 @pytest.fixture

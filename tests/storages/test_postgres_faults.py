@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
 import pytest
@@ -14,7 +13,9 @@ from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
 from tests.postgres import PostgresServer
-from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, took, within
+from tests.storages.faults_kit import cancel_many, within
+from tests.storages.leases_kit import KEY, took
+from tests.storages.postgres_kit import asyncpg, connected, opened
 
 # --- cancellation ---------------------------------------------------------------------------------
 
@@ -22,48 +23,9 @@ from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, took, w
 @pytest.mark.every_loop
 async def test_two_thousand_cancellations_cost_nobody_else_anything(postgres_url: str) -> None:
     """No wrong value, no operation that fails."""
-    rng = random.Random(7)
-    keys = [as_key(number) for number in range(50)]
-
-    async def operate(storage: PostgresStorage, number: int) -> None:
-        key = keys[number % 50]
-        entry = storage.new_entry((key.typed, number), 60)
-        match number % 5:
-            case 0:
-                await storage.store({key: entry})
-            case 1:
-                await storage.discard([key], keep_stale=number % 2 == 0)
-            case 2:
-                got = (await storage.lease([key], 0.05))[key]
-                if isinstance(got, Lease):
-                    await storage.commit({got: entry})
-                else:
-                    await storage.wait(got, 0.01)
-            case 3:
-                for asked, found in (await storage.fetch(keys[number % 40 :])).items():
-                    assert found.value[0] == asked.typed
-            case _:
-                seen = await storage.lookup(key)
-                assert seen is None or seen.value[0] == key.typed
-
     async with opened(postgres_url, timeout=20, connect_timeout=20) as storage:
         await storage.ping()
-        cancelled = 0
-        while cancelled < 2_000:
-            tasks = [asyncio.create_task(operate(storage, cancelled + n)) for n in range(200)]
-            for _ in range(rng.randrange(6)):
-                await asyncio.sleep(0)
-            for task in rng.sample(tasks, 180):
-                if rng.random() < 0.02:
-                    await asyncio.sleep(0)
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
-                    cancelled += 1
-        await storage.set_many({number: number for number in range(50)}, ttl=60)
-        found = await asyncio.gather(*(storage.get(number) for number in range(50)))
-        assert found == list(range(50))
+        await cancel_many(storage, 2_000)
 
 
 async def test_a_cancelled_taking_leaves_no_lease_behind(postgres_url: str) -> None:

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from typing import NamedTuple
 
 import pytest
 
 from gecaso.changes import Change, Changed, Cleared, Gap, told_as
-from gecaso.entry import Lease
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
 from gecaso.storages import _postgres_ears as ears_module
 from gecaso.storages._postgres_names import PAYLOAD, Names
 from tests.postgres import PostgresServer
-from tests.storages.postgres_kit import KEY, connected, opened, refused, soon, took, within
+from tests.storages.faults_kit import within
+from tests.storages.leases_kit import Two, refused, soon, took
+from tests.storages.postgres_kit import connected, end_listeners, opened
 
-
-class Two(NamedTuple):
-    """Two processes, as far as the server can tell."""
-
-    here: PostgresStorage
-    there: PostgresStorage
+Pair = Two[PostgresStorage]
 
 
 @pytest.fixture
-async def two(postgres_url: str) -> AsyncIterator[Two]:
+async def two(postgres_url: str) -> AsyncIterator[Pair]:
     async with (
         opened(postgres_url, namespace="n") as here,
         opened(postgres_url, namespace="n") as there,
@@ -38,14 +32,7 @@ async def two(postgres_url: str) -> AsyncIterator[Two]:
 # --- fencing --------------------------------------------------------------------------------------
 
 
-async def test_one_of_many_gets_the_lease(two: Two) -> None:
-    asked = [storage.lease((KEY,), 10) for storage in two for _ in range(50)]
-    got = [answer[KEY] for answer in await asyncio.gather(*asked)]
-    (lease,) = [each for each in got if isinstance(each, Lease)]
-    assert {each.token for each in got} == {lease.token}
-
-
-async def test_of_two_commits_in_one_tick_the_one_with_the_lease_counts(two: Two) -> None:
+async def test_of_two_commits_in_one_tick_the_one_with_the_lease_counts(two: Pair) -> None:
     late = await took(two.here, seconds=0.02)
     await asyncio.sleep(0.03)
     lease = await took(two.here)
@@ -59,63 +46,18 @@ async def test_of_two_commits_in_one_tick_the_one_with_the_lease_counts(two: Two
     assert await two.there.get("a") == "new"
 
 
-async def test_of_two_puts_in_one_tick_the_later_counts(two: Two) -> None:
+async def test_of_two_puts_in_one_tick_the_later_counts(two: Pair) -> None:
     await two.here.ping()
     await asyncio.gather(*[two.here.set("a", number) for number in range(20)])
     assert await two.there.get("a") == 19
 
 
-async def test_a_commit_between_lookup_and_lease_is_seen(two: Two) -> None:
-    assert await two.here.lookup(KEY) is None
-    lease = await took(two.there)
-    await two.there.commit({lease: two.there.new_entry("x", 60)})
-    seen = (await took(two.here)).seen
-    assert seen is not None
-    assert seen.value == "x"
-
-
-async def test_a_lease_alone_runs_its_block_once_at_a_time(two: Two) -> None:
-    inside = most = 0
-
-    async def work(storage: PostgresStorage) -> None:
-        nonlocal inside, most
-        async with storage.leased("job"):
-            inside += 1
-            most = max(most, inside)
-            await asyncio.sleep(0.001)
-            inside -= 1
-
-    await asyncio.gather(*(work(storage) for storage in two for _ in range(5)))
-    assert most == 1
-
-
 # --- waiting --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["commit", "release", "discard", "store", "expire", "clear"])
-async def test_a_waiter_is_told_when_the_lease_goes(two: Two, how: str) -> None:
-    lease = await took(two.here)
-    busy = await refused(two.there)
-    waiting = asyncio.create_task(two.there.wait(busy, 30))
-    await asyncio.wait((waiting,), timeout=0.1)
-    assert not waiting.done()
-    match how:
-        case "commit":
-            await two.here.commit({lease: two.here.new_entry(1, 60)})
-        case "release":
-            await two.here.release([lease])
-        case "discard":
-            await two.here.discard([KEY])
-        case "store":
-            await two.here.set("a", 1)
-        case "expire":
-            await two.here.discard([KEY], keep_stale=True)
-        case _:
-            await two.here.clear()
-    await asyncio.wait_for(waiting, 1.0)
-
-
-async def test_a_waiter_is_told_of_the_commit_of_a_transaction(two: Two, postgres_url: str) -> None:
+async def test_a_waiter_is_told_of_the_commit_of_a_transaction(
+    two: Pair, postgres_url: str
+) -> None:
     await took(two.here)
     busy = await refused(two.there)
     waiting = asyncio.create_task(two.there.wait(busy, 30))
@@ -127,45 +69,7 @@ async def test_a_waiter_is_told_of_the_commit_of_a_transaction(two: Two, postgre
         await asyncio.wait_for(waiting, 1.0)
 
 
-async def test_waiting_for_a_lease_that_is_gone_returns_at_once(two: Two) -> None:
-    lease = await took(two.here)
-    busy = await refused(two.there)
-    await two.here.release([lease])
-    await asyncio.wait_for(two.there.wait(busy, 30), 2)
-    await took(two.here)  # gone, though another has it now
-    await asyncio.wait_for(two.there.wait(busy, 30), 2)
-
-
-async def test_a_waiter_waits_no_longer_than_it_may(two: Two) -> None:
-    await took(two.here)
-    busy = await refused(two.there)
-    await two.there.wait(busy, 0.01)  # it listens
-    started = time.monotonic()
-    await two.there.wait(busy, 0.1)
-    assert 0.09 < time.monotonic() - started < 1.0
-
-
-async def test_a_lease_that_runs_out_wakes_its_waiters(two: Two) -> None:
-    await took(two.here, seconds=0.2)
-    busy = await refused(two.there)
-    started = time.monotonic()
-    await two.there.wait(busy, 30)
-    assert 0.05 < time.monotonic() - started < 2
-    await took(two.there)
-
-
-async def test_a_renewed_lease_keeps_its_waiters_waiting(two: Two) -> None:
-    lease = await took(two.here, seconds=0.3)
-    busy = await refused(two.there)
-    waiting = asyncio.create_task(two.there.wait(busy, 30))
-    await two.here.renew([lease], 30)
-    await asyncio.wait((waiting,), timeout=0.4)
-    assert not waiting.done()
-    await two.here.release([lease])
-    await asyncio.wait_for(waiting, 1.0)
-
-
-async def test_who_stops_waiting_stops_listening(two: Two) -> None:
+async def test_who_stops_waiting_stops_listening(two: Pair) -> None:
     await took(two.here)
     busy = await refused(two.there)
     for _ in range(20):
@@ -176,29 +80,6 @@ async def test_who_stops_waiting_stops_listening(two: Two) -> None:
     await two.there.wait(busy, 0.01)
     ears = await two.there._here.get().listening.ears(1)  # pyright: ignore[reportPrivateUsage] - what is left
     assert "0 rows" in repr(ears)
-
-
-async def test_a_lost_connection_wakes_the_waiters(
-    two: Two, postgres_server: PostgresServer
-) -> None:
-    lease = await took(two.here)
-    busy = await refused(two.there)
-    waiting = asyncio.create_task(two.there.wait(busy, 30))
-    await asyncio.wait((waiting,), timeout=0.2)
-    end_listeners(postgres_server)
-    await asyncio.wait_for(waiting, 2)
-    waiting = asyncio.create_task(two.there.wait(busy, 30))
-    await asyncio.wait((waiting,), timeout=0.2)
-    assert not waiting.done()
-    await two.here.release([lease])
-    await asyncio.wait_for(waiting, 1.0)
-
-
-def end_listeners(server: PostgresServer) -> None:
-    server.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1'"
-    )
 
 
 # --- changes --------------------------------------------------------------------------------------
@@ -235,7 +116,7 @@ class Follower:
 
 
 @pytest.fixture
-async def follower(two: Two) -> AsyncIterator[Follower]:
+async def follower(two: Pair) -> AsyncIterator[Follower]:
     follower = Follower(two.here)
     await follower.hears(Gap)
     yield follower
@@ -243,7 +124,7 @@ async def follower(two: Two) -> AsyncIterator[Follower]:
 
 
 async def test_all_that_others_change_is_told(
-    two: Two, follower: Follower, postgres_url: str
+    two: Pair, follower: Follower, postgres_url: str
 ) -> None:
     await two.there.set("put", 1)
     await follower.hears(Changed, "put")
@@ -268,7 +149,7 @@ async def test_all_that_others_change_is_told(
 
 
 async def test_own_changes_and_those_of_other_namespaces_are_not_told(
-    two: Two, follower: Follower, postgres_url: str
+    two: Pair, follower: Follower, postgres_url: str
 ) -> None:
     async with opened(postgres_url) as other, opened(postgres_url, namespace="n:n") as third:
         await two.here.set("own", 1)
@@ -285,7 +166,7 @@ async def test_own_changes_and_those_of_other_namespaces_are_not_told(
     assert change.names == {"last"}
 
 
-async def test_what_is_told_before_it_is_taken_comes_together(two: Two) -> None:
+async def test_what_is_told_before_it_is_taken_comes_together(two: Pair) -> None:
     changes = two.here.changes()
     assert isinstance(await anext(changes), Gap)
     for number in range(20):
@@ -298,7 +179,7 @@ async def test_what_is_told_before_it_is_taken_comes_together(two: Two) -> None:
 
 
 async def test_thousands_of_keys_are_told_in_messages_that_fit(
-    two: Two, follower: Follower
+    two: Pair, follower: Follower
 ) -> None:
     names = {f"{number:064d}" for number in range(2000)}
     await two.there.remove(*names)
@@ -310,7 +191,7 @@ async def test_thousands_of_keys_are_told_in_messages_that_fit(
 
 
 async def test_too_much_for_a_follower_that_does_not_come_is_a_gap(
-    two: Two, monkeypatch: pytest.MonkeyPatch
+    two: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ears_module, "MOST", 10)
     changes = two.here.changes()
@@ -321,7 +202,7 @@ async def test_too_much_for_a_follower_that_does_not_come_is_a_gap(
 
 
 async def test_a_lost_connection_is_a_gap(
-    two: Two, follower: Follower, postgres_server: PostgresServer
+    two: Pair, follower: Follower, postgres_server: PostgresServer
 ) -> None:
     end_listeners(postgres_server)
     await follower.hears(Gap)

@@ -12,7 +12,8 @@ from gecaso.changes import Gap
 from gecaso.entry import Busy
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
-from tests.storages.postgres_kit import KEY, asyncpg, connected, opened, refused, took
+from tests.storages.leases_kit import KEY, refused, took
+from tests.storages.postgres_kit import asyncpg, connected, opened
 
 PATIENT: dict[str, Any] = {"timeout": 10, "connect_timeout": 10}
 

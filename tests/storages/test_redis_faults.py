@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gecaso.entry import Lease
 from gecaso.errors import StorageError, StorageTimeout
-from gecaso.keys import as_key
 from gecaso.storages import RedisStorage
 from tests.servers import HOST, RedisServer
-
-KEY = as_key("a")
-
-
-async def within(seconds: float, attempt: Callable[[], Awaitable[object]]) -> None:
-    """Repeat ``attempt`` until it does not raise StorageError."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            await attempt()
-            return
-        except StorageError:
-            assert time.monotonic() < end, "the storage did not come back"
-            await asyncio.sleep(0.02)  # another process tells nobody when it listens again
-
+from tests.storages.faults_kit import cancel_many, within
+from tests.storages.leases_kit import KEY
 
 # --- cancellation ---------------------------------------------------------------------------------
 
@@ -39,50 +22,11 @@ async def within(seconds: float, attempt: Callable[[], Awaitable[object]]) -> No
 @pytest.mark.fault
 async def test_ten_thousand_cancellations_cost_nobody_else_anything(redis_url: str) -> None:
     """No wrong value, no operation that fails, and one connection all the time."""
-    random.seed(7)
-    keys = [as_key(number) for number in range(50)]
-
-    async def operate(storage: RedisStorage, number: int) -> None:
-        key = keys[number % 50]
-        entry = storage.new_entry((key.typed, number), 60)
-        match number % 5:
-            case 0:
-                await storage.store({key: entry})
-            case 1:
-                await storage.discard([key], keep_stale=number % 2 == 0)
-            case 2:
-                got = (await storage.lease([key], 0.05))[key]
-                if isinstance(got, Lease):
-                    await storage.commit({got: entry})
-                else:
-                    await storage.wait(got, 0.01)
-            case 3:
-                for asked, found in (await storage.fetch(keys[number % 40 :])).items():
-                    assert found.value[0] == asked.typed
-            case _:
-                seen = await storage.lookup(key)
-                assert seen is None or seen.value[0] == key.typed
-
     async with RedisStorage(redis_url, timeout=5) as storage:
         await storage.ping()
         line = storage._hub.get().nodes()[0].line  # pyright: ignore[reportPrivateUsage] - is it the same after?
-        cancelled = 0
-        while cancelled < 10_000:
-            tasks = [asyncio.create_task(operate(storage, cancelled + n)) for n in range(200)]
-            for _ in range(random.randrange(6)):
-                await asyncio.sleep(0)
-            for task in random.sample(tasks, 180):
-                if random.random() < 0.02:
-                    await asyncio.sleep(0)
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
-                    cancelled += 1
+        await cancel_many(storage, 10_000)
         assert storage._hub.get().nodes()[0].line is line  # pyright: ignore[reportPrivateUsage] - likewise
-        await storage.set_many({number: number for number in range(50)}, ttl=60)
-        found = await asyncio.gather(*(storage.get(number) for number in range(50)))
-        assert found == list(range(50))
 
 
 async def test_cancelling_one_lookup_leaves_the_others_of_the_key(redis_url: str) -> None:

@@ -18,6 +18,7 @@ import gecaso
 from gecaso import Busy, StorageError
 from gecaso.keys import as_key
 from gecaso.storages import SQLiteStorage, _sqlite_crew
+from tests.storages.loops_kit import wrong_in_three_loops
 from tests.storages.sqlite_kit import KEY, at, leased, threads, until
 
 
@@ -39,21 +40,7 @@ def descriptors(path: Path) -> list[str]:
 @pytest.mark.every_loop
 async def test_two_loops_in_two_threads_and_this_one(path: Path) -> None:
     storage = at(path)
-    wrong: list[object] = []
-
-    async def work(name: str) -> None:
-        for number in range(100):
-            await storage.set((name, number % 7), (name, number), ttl=60)
-            if await storage.get((name, number % 7)) != (name, number):
-                wrong.append((name, number))
-
-    running = [threading.Thread(target=asyncio.run, args=(work(name),)) for name in "xy"]
-    for thread in running:
-        thread.start()
-    await work("z")
-    for thread in running:
-        await asyncio.to_thread(thread.join)
-    assert wrong == []
+    assert await wrong_in_three_loops(storage, 100) == []
     assert sum(one.name == "gecaso sqlite writer" for one in threads()) == 1  # of all loops
     await storage.aclose()
     assert threads() == []
@@ -215,15 +202,6 @@ async def test_closing_leaves_no_log(path: Path) -> None:
         assert await storage.get("a") == 1
         await storage.aclose()
         assert not path.with_name(f"{number}.db-wal").exists()
-
-
-async def test_a_storage_is_usable_after_closing(path: Path) -> None:
-    storage = at(path)
-    for number in range(3):
-        await storage.set("a", number)
-        await storage.aclose()
-    assert await storage.get("a") == 2
-    await storage.aclose()
 
 
 def run(code: str, path: Path) -> str:
