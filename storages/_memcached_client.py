@@ -177,6 +177,20 @@ class Connections:
     async def add(self, name: bytes, data: bytes, expiry: int) -> bool:
         return await self._store(b"add", name, data, b"%d" % expiry)
 
+    async def add_and_look(
+        self, name: bytes, data: bytes, expiry: int, names: Sequence[bytes]
+    ) -> tuple[bool, dict[bytes, Found]]:
+        """Add, and look what is there then, in one round trip: one connection does both in order."""
+        line = self.line()
+        adding = line.call(
+            b"add %b 0 %d %d\r\n%b\r\n" % (name, expiry, len(data), data),
+            partial(Lines, 1, STORED),
+        )
+        (reply,), found = await asyncio.gather(adding, _ask_values(line, b"gets", names))
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply == b"STORED", await self.made_whole(found)
+
     async def set(self, name: bytes, data: bytes, expiry: int = 0) -> bool:
         return await self._store(b"set", name, data, b"%d" % expiry)
 

@@ -107,7 +107,7 @@ class Leasing:
         """Take the lease: in the place of the value, or beside it if there is one."""
         asked_at = time.monotonic()
         for _ in range(TRIES):
-            in_the_way = await self._put_mark(client, key, name, mark)
+            in_the_way = await self._put_mark(client, key, name, mark, WireKeys.beside(name))
             if in_the_way is None:
                 return TimedLease(key, mark.token, mark.until, None, asked_at)
             if isinstance(in_the_way, Busy):
@@ -120,26 +120,41 @@ class Leasing:
         raise contended(name)
 
     async def _put_mark(
-        self, client: Connections, key: Key, name: bytes, mark: Mark
+        self, client: Connections, key: Key, name: bytes, mark: Mark, *beside: bytes
     ) -> Busy | Entry | None:
         """Put the mark where nothing of use is; otherwise return what is in the way."""
         data = mark.pack()
         for _ in range(TRIES):
             now = self.now()
-            if await client.add(name, data, exptime(mark.until, now)):
+            expiry = exptime(mark.until, now)
+            is_added, found = await client.add_and_look(name, data, expiry, (name, *beside))
+            there = found.get(name)
+            for one in beside:
+                # The value that this lease was taken beside may have died, or left, since.
+                if (busy := self._busy(key, found.get(one), now)) is not None:
+                    busy.stale = self.live(name, there)
+                    await end_mark(client, name, there, mark.token)
+                    return busy
+            if is_added:
                 return None
-            found = (await client.look((name,))).get(name)
-            if found is None:
+            if there is None:
                 continue
-            other = Mark.unpack(found[0])
-            if other is not None and now < other.until and other.token not in self.unsure:
-                return Busy(key, other.token, other.until - now)
-            entry = self.live(name, found)
+            busy = self._busy(key, there, now)
+            if busy is not None:
+                return busy
+            entry = self.live(name, there)
             if entry is not None:
                 return entry
-            if await client.cas(name, data, found[1], exptime(mark.until, now)):
+            if await client.cas(name, data, there[1], expiry):
                 return None
         raise contended(name)
+
+    def _busy(self, key: Key, found: Found | None, now: float) -> Busy | None:
+        """Return what to tell who meets this: that it is the mark of a lease which is out."""
+        other = None if found is None else Mark.unpack(found[0])
+        if other is None or now >= other.until or other.token in self.unsure:
+            return None
+        return Busy(key, other.token, other.until - now)
 
     async def _take_beside(
         self, client: Connections, key: Key, name: bytes, mark: Mark
@@ -193,7 +208,7 @@ class Leasing:
     async def _held(self, client: Connections, lease: Lease, name: bytes) -> Held | None:
         """Look whether a lease is still ours; None if it is not."""
         names = names_of(lease, name)
-        for _ in range(TRIES):
+        for left in reversed(range(TRIES)):
             found = await client.look(names, whole=False)
             ours = {at: one for at, one in found.items() if is_mark_of(lease.token, one)}
             if names[-1] not in ours:
@@ -201,6 +216,8 @@ class Leasing:
             if name in found:
                 if name in ours or self._is_unchanged(lease, name, found[name]):
                     return Held(found[name], ours)
+                if left and Mark.unpack(found[name][0]) is not None:
+                    continue  # the value has gone, and who wants a lease is about to see ours
                 # A put came between our mark and our look at the value. It took no mark away, since
                 # there was none yet, and nobody but us would.
                 await end_marks(client, name, ours, lease.token)

@@ -31,6 +31,13 @@ SQLITE = ("tests/storages/test_sqlite.py", "tests/storages/test_sqlite_contract.
 SERVERS = (
     # --- memcached ------------------------------------------------------------------------------
     Mutant(
+        "a value that dies beside a lease gives a second one away (memcached)",
+        MC_LEASES,
+        "self._put_mark(client, key, name, mark, WireKeys.beside(name))",
+        "self._put_mark(client, key, name, mark)",
+        MEMCACHED,
+    ),
+    Mutant(
         "a commit does not look for its own mark (memcached)",
         MC_LEASES,
         "            if names[-1] not in ours:\n                return None\n",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gecaso.entry import Lease, new_token
+from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.keys import as_key
 from gecaso.storages import MemcachedStorage
 from gecaso.storages._memcached_client import Connections
@@ -201,34 +201,54 @@ async def test_what_was_committed_before_the_lease_beside_was_taken_is_seen(
     storage: MemcachedStorage, other: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await storage.store({KEY: stale(storage)})
-    theirs = await leased(other)
-    add = Connections.add
+    add = Connections.add_and_look
 
-    async def late(self: Connections, name: bytes, *args: Any) -> bool:
+    async def late(self: Connections, name: bytes, *args: Any) -> Any:
         if name.endswith(b"~"):
-            monkeypatch.setattr(Connections, "add", add)
-            await committed(other, theirs, "theirs")
+            monkeypatch.setattr(Connections, "add_and_look", add)
+            await committed(other, await leased(other), "theirs")
         return await add(self, name, *args)
 
-    monkeypatch.setattr(Connections, "add", late)
+    monkeypatch.setattr(Connections, "add_and_look", late)
     lease = await leased(storage)
     assert lease.seen is not None
     assert lease.seen.value == "theirs"
+
+
+async def test_a_value_that_dies_beside_a_lease_gives_nobody_a_second_one(
+    storage: MemcachedStorage, other: MemcachedStorage
+) -> None:
+    for ttl_left in (0.3, 60.0):
+        now = storage.now()
+        dying = Entry("old", now - 10, now - 5, now + ttl_left, version=b"1")
+        await storage.store({KEY: dying})
+        lease = await leased(storage)
+        assert lease.seen is not None
+        if ttl_left < 1:
+            while now + ttl_left > storage.now():  # dead by its own time
+                await asyncio.sleep(0.01)
+        else:
+            await other.evict([KEY])  # gone from the server
+        refused = (await other.lease([KEY], 10))[KEY]
+        assert isinstance(refused, Busy)
+        assert (refused.token, refused.stale) == (lease.token, None)
+        assert await committed(storage, lease, "new")
+        assert await other.get("a") == "new"
 
 
 async def test_a_value_that_goes_while_the_lease_beside_is_taken_is_loaded_anew(
     storage: MemcachedStorage, other: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await storage.store({KEY: stale(storage)})
-    add = Connections.add
+    add = Connections.add_and_look
 
-    async def late(self: Connections, name: bytes, *args: Any) -> bool:
+    async def late(self: Connections, name: bytes, *args: Any) -> Any:
         if name.endswith(b"~"):
-            monkeypatch.setattr(Connections, "add", add)
+            monkeypatch.setattr(Connections, "add_and_look", add)
             await other.discard([KEY])
         return await add(self, name, *args)
 
-    monkeypatch.setattr(Connections, "add", late)
+    monkeypatch.setattr(Connections, "add_and_look", late)
     lease = await leased(storage)
     assert lease.seen is None
     assert await committed(storage, lease, "new")
