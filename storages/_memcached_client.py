@@ -180,7 +180,7 @@ class Connections:
     async def add_and_look(
         self, name: bytes, data: bytes, expiry: int, names: Sequence[bytes]
     ) -> tuple[bool, dict[bytes, Found]]:
-        """Add, and look what is there then, in one round trip: one connection does both in order."""
+        """Add, and look what is there then: one connection does both in order, in a round trip."""
         line = self.line()
         adding = line.call(
             b"add %b 0 %d %d\r\n%b\r\n" % (name, expiry, len(data), data),
