@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -221,3 +222,13 @@ def mapped(where: str) -> Generator[None]:
         raise
     except (_errors.PostgresError, _errors.InterfaceError, UNSENT, OSError) as error:
         raise refusal(error, where) from error
+    except AttributeError as error:
+        # asyncpg goes on with a connection that was ended under it, and finds that it has nothing.
+        if not _is_of_asyncpg(error):
+            raise
+        raise StorageError(f"Postgres at {where}: the connection was ended meanwhile") from error
+
+
+def _is_of_asyncpg(error: Exception) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("asyncpg.")

@@ -116,8 +116,6 @@ class Ears:
             self.break_off(StorageError("the event loop ended while connecting to Postgres"))
             raise
         except Exception as error:
-            if self.broken is not None:
-                return  # the connection was ended meanwhile, and asyncpg says so in its own ways
             self.break_off(StorageError(f"listening has failed: {error!r}"))
             raise
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from gecaso.entry import Busy, Lease
 from gecaso.errors import ConfigurationError, StorageError, StorageTimeout
 from gecaso.keys import as_key
 from gecaso.storages import PostgresStorage
+from gecaso.storages._postgres_client import connect, mapped
 from tests.postgres import PostgresServer
 from tests.storages.faults_kit import cancel_many, within
 from tests.storages.leases_kit import KEY, took
@@ -235,3 +237,16 @@ async def test_a_pool_that_belongs_to_another_loop_is_refused(postgres_url: str)
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         await storage.aclose()
+
+
+async def test_what_asyncpg_says_of_a_connection_ended_under_it_is_a_storage_error(
+    postgres_url: str,
+) -> None:
+    connection: Any = await connect(postgres_url, 5)
+    statement: Any = await connection.prepare("SELECT 1")
+    connection._stmts_to_close.add(statement._state)  # what is out of use is closed some time
+    connection.terminate()
+    with pytest.raises(StorageError, match="was ended meanwhile"), mapped("here"):
+        await connection._cleanup_stmts()
+    with pytest.raises(AttributeError, match="ours"), mapped("here"):
+        raise AttributeError("ours")
