@@ -244,8 +244,8 @@ async def test_what_asyncpg_says_of_a_connection_ended_under_it_is_a_storage_err
 ) -> None:
     connection: Any = await connect(postgres_url, 5)
     statement: Any = await connection.prepare("SELECT 1")
-    connection._stmts_to_close.add(statement._state)  # what is out of use is closed some time
     connection.terminate()
+    connection._stmts_to_close.add(statement._state)  # as while it is closing the one before
     with pytest.raises(StorageError, match="was ended meanwhile"), mapped("here"):
         await connection._cleanup_stmts()
     with pytest.raises(AttributeError, match="ours"), mapped("here"):
