@@ -319,7 +319,7 @@ async def test_ten_thousand_cancellations_leave_nothing_behind(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: problems.append(context))
     truth = Truth(seconds=0.0005)
-    process = Process(opened(url), truth)
+    process = Process(opened(url, timeout=5, connect_timeout=5), truth)
     before = asyncio.all_tasks()
     ends = list[BaseException]()
     async with asyncio.timeout(60):

@@ -61,22 +61,22 @@ SERVERS = (
     Mutant(
         "a mark is put over what somebody has stored meanwhile (memcached)",
         MC_LEASES,
-        "if await client.cas(name, data, found[1], exptime(mark.until, now)):",
-        "if await client.set_all([(name, data, exptime(mark.until, now))]) is None:",
+        "if await client.cas(name, data, there[1], expiry):",
+        "if await client.set_all([(name, data, expiry)]) is None:",
         MEMCACHED,
     ),
     Mutant(
         "a mark whose time is over keeps everybody out (memcached)",
         MC_LEASES,
-        "if other is not None and now < other.until and other.token not in self.unsure:",
-        "if other is not None and other.token not in self.unsure:",
+        "if other is None or now >= other.until or other.token in self.unsure:",
+        "if other is None or other.token in self.unsure:",
         (*MEMCACHED, "tests/test_interleavings.py", "tests/storages/test_machine.py"),
     ),
     Mutant(
         "a mark that was set too late keeps everybody out (memcached)",
         MC_LEASES,
-        "if other is not None and now < other.until and other.token not in self.unsure:",
-        "if other is not None and now < other.until:",
+        "if other is None or now >= other.until or other.token in self.unsure:",
+        "if other is None or now >= other.until:",
         (*MEMCACHED, "tests/storages/test_memcached_leftovers.py"),
     ),
     Mutant(
