@@ -212,6 +212,7 @@ class Leasing:
             found = await client.look(names, whole=False)
             ours = {at: one for at, one in found.items() if is_mark_of(lease.token, one)}
             if names[-1] not in ours:
+                await end_mark(client, name, ours.get(name), lease.token)
                 return None
             if name in found:
                 if name in ours or self._is_unchanged(lease, name, found[name]):
@@ -251,7 +252,7 @@ async def end_marks(
     for at in (name, WireKeys.beside(name)):
         await end_mark(client, at, found.get(at), token)
     if WireKeys.beside(name) in found:
-        # An eviction may have put the mark in the place of the value meanwhile. After that it looks
+        # A renewal may have put the mark in the place of a value that has left. After that it looks
         # whether the one beside is still there; we look after that one is gone.
         again = await client.look((name,), whole=False)
         await end_mark(client, name, again.get(name), token)

@@ -15,9 +15,7 @@ from ._memcached_leases import (
     TRIES,
     Leasing,
     contended,
-    end_mark,
     end_marks,
-    is_mark_of,
     names_of,
 )
 from ._memcached_link import each
@@ -159,30 +157,13 @@ class Operations:
 
     async def evict(self, keys: list[Key], client: Connections) -> None:
         names = [self.name(key) for key in keys]
-        found = await client.look([*names, *map(WireKeys.beside, names)], whole=False)
-        await each([self._evict(client, name, found) for name in names if name in found])
+        found = await client.look(names, whole=False)
+        await each([self._evict(client, name, there) for name, there in found.items()])
 
-    async def _evict(self, client: Connections, name: bytes, found: Mapping[bytes, Found]) -> None:
-        if Mark.unpack(found[name][0]) is not None:
-            return
-        # A lease beside the value takes its place, so that nobody else takes one.
-        beside = found.get(WireKeys.beside(name))
-        mark = None if beside is None else Mark.unpack(beside[0])
-        now = self._leasing.now()
-        data, expiry = b"", GONE
-        if mark is not None and now < mark.until:
-            data, expiry = mark.pack(), exptime(mark.until, now)
-        if await client.cas(name, data, found[name][1], expiry):
-            await client.delete_parts((found[name][0],))
-            if data and mark is not None:
-                await self._take_back(client, name, mark)
-
-    async def _take_back(self, client: Connections, name: bytes, mark: Mark) -> None:
-        """Remove a mark from the place of the value if its lease has ended since we looked."""
-        found = await client.look((name, WireKeys.beside(name)), whole=False)
-        beside = found.get(WireKeys.beside(name))
-        if beside is None or not is_mark_of(mark.token, beside):
-            await end_mark(client, name, found.get(name), mark.token)
+    async def _evict(self, client: Connections, name: bytes, found: Found) -> None:
+        # A lease beside the value goes on: who wants another one looks there.
+        if Mark.unpack(found[0]) is None and await client.cas(name, b"", found[1], GONE):
+            await client.delete_parts((found[0],))
 
     # --- data -------------------------------------------------------------------------------------
 

@@ -101,13 +101,6 @@ SERVERS = (
         (*MEMCACHED, "tests/storages/test_machine.py"),
     ),
     Mutant(
-        "an eviction gives the lease beside a value away (memcached)",
-        MC_OPS,
-        "        if mark is not None and now < mark.until:\n",
-        "        if False:\n",
-        (*MEMCACHED, "tests/storages/test_machine.py"),
-    ),
-    Mutant(
         "a swap compares nothing (memcached)",
         MC_OPS,
         "            if (None if entry is None else entry.version) != version:\n",

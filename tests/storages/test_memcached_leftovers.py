@@ -84,7 +84,7 @@ async def test_an_eviction_of_what_was_just_committed_leaves_no_lease(
 async def test_an_eviction_while_a_lease_is_taken_does_not_make_it_wait_for_itself(
     ours: MemcachedStorage, others: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_the_second(monkeypatch, "look", lambda: others.evict([KEY]))
+    interleave(monkeypatch, "look", lambda: others.evict([KEY]))
     lease = await leased(ours)
     assert lease.seen is None
     assert await committed(ours, lease, "loaded")
@@ -98,3 +98,13 @@ async def test_a_renewed_lease_stays_when_its_value_is_evicted(
     interleave(monkeypatch, "cas", lambda: ours.renew([lease], 20))
     await others.evict([KEY])
     assert await committed(ours, lease, "loaded")
+
+
+async def test_a_release_during_a_renewal_whose_value_has_gone_leaves_no_lease(
+    ours: MemcachedStorage, others: MemcachedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await leased(ours)
+    await others.evict([KEY])
+    interleave(monkeypatch, "add", lambda: ours.release([lease]))
+    assert await ours.renew([lease], 20) == set()
+    await leased(others)
