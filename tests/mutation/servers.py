@@ -40,8 +40,8 @@ SERVERS = (
     Mutant(
         "a commit does not look for its own mark (memcached)",
         MC_LEASES,
-        "            if names[-1] not in ours:\n                return None\n",
-        "",
+        "            if names[-1] not in ours:\n",
+        "            if False:\n",
         MEMCACHED,
     ),
     Mutant(
