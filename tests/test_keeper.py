@@ -181,3 +181,18 @@ async def test_a_lease_whose_answer_came_after_its_caller_had_left_is_handed_bac
         while len(storage.inner.leases):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.001)
     assert storage.asked["release"] == 1
+
+
+async def test_a_block_is_told_in_the_log_what_becomes_of_its_lease(
+    storage: Distant, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with patience(), storage.leased("job", seconds=0.03) as lease:
+        storage.trouble = StorageTimeout("the server is gone")
+        while "could not be renewed" not in caplog.text:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+        storage.trouble = None
+        storage.inner.leases.kill(lease.key)
+        while "was lost while its block runs" not in caplog.text:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+        storage.trouble = StorageTimeout("the server is gone again")
+    assert "was not released, and runs out" in caplog.text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from math import inf
@@ -613,6 +615,52 @@ async def test_beyond_max_loads_callers_may_be_refused() -> None:
     await asyncio.sleep(0)
     gate.set()
     assert await first == await joined == NEW
+
+
+def test_max_loads_bounds_the_loads_of_threads() -> None:
+    cache = Cache(MemoryStorage(), max_loads=3)
+    gate, lock = threading.Event(), threading.Lock()
+    now = most = 0
+
+    @cache.cached()
+    def load(i: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        assert gate.wait(10)
+        with lock:
+            now -= 1
+        return i
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(load, i) for i in range(8)]
+        end = time.monotonic() + 10
+        while now < 3 and time.monotonic() < end:
+            time.sleep(0.001)
+        gate.set()
+        assert [call.result(10) for call in calls] == list(range(8))
+    assert most == 3
+
+
+def test_beyond_max_loads_threads_may_be_refused() -> None:
+    cache = Cache(MemoryStorage(), max_loads=1, overload="raise")
+    begun, gate = threading.Event(), threading.Event()
+
+    @cache.cached()
+    def load(i: int) -> int:
+        begun.set()
+        assert gate.wait(10)
+        return i
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(load, 1)
+        assert begun.wait(10)
+        with pytest.raises(gecaso.Overloaded):
+            load(2)
+        gate.set()
+        assert first.result(10) == 1
+    assert load(2) == 2
 
 
 async def test_beyond_max_loads_callers_may_get_the_old_value() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gecaso import Cache, MemoryStorage, cached
-from gecaso.advice import form
+from gecaso.advice import distinct, form
 from gecaso.advice.reading import Trace, read
 from gecaso.advice.recording import Recorder
 from gecaso.advice.simulating import Model
@@ -404,3 +404,8 @@ def test_a_function_that_raises_is_recorded_as_asked_for(tmp_path: Path) -> None
         call(fails)
         call(fails)
     assert counted(read([recorder.path])) == {code(fails.key(1)): 2}
+
+
+def test_so_many_keys_that_no_register_counts_on_are_very_many() -> None:
+    last, half = distinct._LONGEST, distinct.REGISTERS // 2  # pyright: ignore[reportPrivateUsage] - its largest rank
+    assert distinct.estimate(bytes([last] * half + [last + 1] * half)) > 1e12
