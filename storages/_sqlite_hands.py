@@ -76,9 +76,10 @@ class Hand:
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise ours(error, self.path) from error
-                if time.monotonic() + pause > give_up:
+                rest = pause * random.uniform(0.5, 1.5)
+                if time.monotonic() + rest > give_up:  # who waits is told by then that it failed
                     raise timed_out(self.path, timeout) from error
-                time.sleep(pause * random.uniform(0.5, 1.5))
+                time.sleep(rest)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
         raise StorageError(
             f"{self.path} was damaged or replaced again and again: see what else writes there"

@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from gecaso import Busy, InvalidationFailed, StorageError, StorageTimeout, event
 from gecaso.keys import as_key
 from gecaso.storages._sqlite_repair import set_aside
 from gecaso.storages._sqlite_work import Discard, Evict
+from gecaso.storages._sqlite_writer import Writer
 from tests.storages.sqlite_kit import KEY, at, leased, names, opened, select, until
 
 VALUES = {f"key {number}": "x" * 500 for number in range(200)}
@@ -488,16 +490,24 @@ async def test_a_file_that_somebody_has_for_himself_is_a_storage_timeout(path: P
     assert aside(path) == []
 
 
-async def test_a_write_that_was_too_late_is_not_done(path: Path) -> None:
+async def test_a_write_that_was_too_late_is_not_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    fail = Writer._fail  # pyright: ignore[reportPrivateUsage] - the moment when it gives up
+
+    def noting(writer: Writer, writing: Any, error: Exception) -> None:
+        fail(writer, writing, error)
+        given_up.set()
+
+    monkeypatch.setattr(Writer, "_fail", noting)
     async with at(path, timeout=0.1) as storage:
         await storage.set("a", 1)
         with opened(path) as db:
             db.execute("BEGIN IMMEDIATE")
             with pytest.raises(StorageTimeout):
                 await storage.set("a", 2)
-            writer = storage._desks.get().crew._writer  # pyright: ignore[reportPrivateUsage] - until it has given up
-            assert writer is not None
-            await until(writer._queue.empty)  # pyright: ignore[reportPrivateUsage] - likewise
+            await until(given_up.is_set)
             db.execute("ROLLBACK")
         await storage.ping()
         assert await storage.get("a") == 1
