@@ -142,6 +142,7 @@ def sought(
     after: Actor | None = None,
     faults: Faults = Faults(),  # noqa: B008 - it is frozen
     schedules: int | None = None,
+    seed: int = 0,
     **policy: Any,
 ) -> Exploration:
     """Run the actors at once, in many orders; raise `ScheduleFailed` for a stale read.
@@ -166,7 +167,7 @@ def sought(
                 await ground.close()
 
     count = schedules or (SCHEDULES[mechanism] if isinstance(mechanism, str) else NAIVELY)
-    return explore(scenario, schedules=count, clock=True)
+    return explore(scenario, schedules=count, seed=seed, clock=True)
 
 
 async def _play(

@@ -131,7 +131,7 @@ def test_lease_with_the_same_token_is_found_where_tokens_are_reused(
     monkeypatch: pytest.MonkeyPatch, mechanism: str
 ) -> None:
     monkeypatch.setattr(f"gecaso.storages.{mechanism}.new_token", one_token)
-    found(mechanism, reader, writer, reader, schedules=1000)
+    found(mechanism, reader, writer, reader, seed=2)
 
 
 # --- holder dies ----------------------------------------------------------------------------------
