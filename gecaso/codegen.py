@@ -7,21 +7,23 @@ reads of its surroundings are cells that `Compiled.bind` fills.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from inspect import Parameter, Signature
 from types import MappingProxyType
 from typing import Any
 
 from gecaso.entry import Entry
+from gecaso.errors import StorageError
 from gecaso.keys.canonical import typed
 
-__all__ = ["Compiled", "compile_path"]
+__all__ = ["Compiled", "Seek", "compile_path"]
 
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
-BUILTINS = (Exception, KeyError, id, int, str, type)
+BUILTINS = (Exception, KeyError, StorageError, id, int, str, type)
 
 Clock = Callable[[], float]
 OnHit = Callable[[Entry], object]
+Seek = Callable[..., Awaitable[Entry | None] | None]
 
 
 class Compiled:
@@ -32,9 +34,14 @@ class Compiled:
     takes them; ``hits(reset)`` reads the counter. ``bind(entries, now, on_hit, miss)`` tells the
     path where the entries are (None: nowhere near), the clock, whom to tell of a hit (or None), and
     the way on.
+
+    ``bind_far(now, seek, found, miss)`` is for coroutines whose entries are looked up elsewhere:
+    ``seek(typed key)``, in a method ``seek(typed key, instance)``, returns an awaitable of the
+    entry, or None where the call must take the way of a ``miss``. An entry that is not fresh, no
+    entry, or a `StorageError` goes to ``found(it, typed key, args, kwargs)``.
     """
 
-    __slots__ = ("bind", "function", "hits", "split", "typed_key")
+    __slots__ = ("bind", "bind_far", "function", "hits", "split", "typed_key")
 
     def __init__(
         self,
@@ -42,12 +49,14 @@ class Compiled:
         typed_key: Callable[..., Hashable],
         split: Callable[..., tuple[tuple[Any, ...], Mapping[str, Any]]],
         bind: Callable[[Mapping[Any, Entry] | None, Clock, OnHit | None, Callable[..., Any]], None],
+        bind_far: Callable[[Clock, Seek, Callable[..., Any], Callable[..., Any]], None],
         hits: Callable[[bool], int],
     ) -> None:
         self.function = function
         self.typed_key = typed_key
         self.split = split
         self.bind = bind
+        self.bind_far = bind_far
         self.hits = hits
 
 
@@ -78,7 +87,7 @@ def compile_path(
         text.name("failed"): on_key_error,
         text.name("none"): NO_KEYWORDS,
         text.name("instances"): instances,
-        # A parameter may have the name of a builtin.
+        # A parameter may have the name of one of these.
         **{text.name(one.__name__): one for one in BUILTINS},
     }
     source = text.source(
@@ -117,7 +126,7 @@ class _Text:
         split = self._split()
         lines = [
             "def @make():",
-            "    @entries = @now = @on_hit = @miss = None",
+            "    @entries = @now = @on_hit = @miss = @seek = @found = None",
             "    @hits = 0",
             f"    {'async ' if self._is_async else ''}def @path({signature}):",
             "        nonlocal @hits",
@@ -134,21 +143,26 @@ class _Text:
             "                    return @entry.value",
             "            except @KeyError:",  # not there; or, for an LRU, just gone
             "                pass",
+            *(self._far_lines(split, is_method=is_method) if self._is_async else ()),
             f"        return {'await ' if self._is_async else ''}@miss(@key, {split})",
             f"    def @typed_key({signature}):",
             f"        return {key}",
             f"    def @split({signature}):",
             f"        return {split}",
             "    def @bind(entries, now, on_hit, miss):",
-            "        nonlocal @entries, @now, @on_hit, @miss",
+            "        nonlocal @entries, @now, @on_hit, @miss, @seek",
             "        @entries, @now, @on_hit, @miss = entries, now, on_hit, miss",
+            "        @seek = None",
+            "    def @bind_far(now, seek, found, miss):",
+            "        nonlocal @entries, @now, @seek, @found, @miss",
+            "        @entries, @now, @seek, @found, @miss = None, now, seek, found, miss",
             "    def @read(reset):",
             "        nonlocal @hits",
             "        count = @hits",
             "        if reset:",
             "            @hits = 0",
             "        return count",
-            "    return @path, @typed_key, @split, @bind, @read",
+            "    return @path, @typed_key, @split, @bind, @bind_far, @read",
         ]
         return "\n".join(lines).replace("@", self._prefix)
 
@@ -156,6 +170,22 @@ class _Text:
         if not is_method:
             return "@entries[@key]"
         return f"@instances[@id({self._parameters[0].name})][@key]"
+
+    def _far_lines(self, split: str, *, is_method: bool) -> list[str]:
+        seek = f"@seek(@key, {self._parameters[0].name})" if is_method else "@seek(@key)"
+        return [
+            "        elif @seek is not None:",
+            "            try:",
+            f"                if (@asked := {seek}) is not None:",
+            "                    @entry = await @asked",
+            "                    if @entry is not None and @now() < @entry.fresh_until:",
+            "                        @hits += 1",
+            "                        return @entry.value",
+            "            except @StorageError as @error:",
+            "                @asked = @entry = @error",
+            "            if @asked is not None:",
+            f"                return await @found(@entry, @key, {split})",
+        ]
 
     def _key_lines(self, key: str, forward: str, *, on_error: bool) -> list[str]:
         if not on_error:

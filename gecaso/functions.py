@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from gecaso.keys import (
     Key,
     Owner,
 )
+from gecaso.keys.kept import keeping
 from gecaso.keys.keying import Keying, KeyOptions
 from gecaso.loading import Loading
 from gecaso.loops import Bridge, run_now
@@ -54,6 +55,7 @@ class Function:
         self.is_async = is_async
         self.counters = Counters()
         self.keying = Keying.make(function, options, is_method=is_method)
+        self._kept = keeping(self.keying.owner)
         self.colour: Colour = ASYNC if is_async else Plain(bridge)
         self._bridge = bridge
         self._instances: dict[int, Mapping[Any, Entry]] = {}
@@ -117,21 +119,42 @@ class Function:
             miss = functools.partial(self._miss_unless, self.policy.bypass, miss)
         if switch.is_off():
             miss = self._uncached_miss
-        if local is None or partition is None:
-            # Every call takes the long way: over a network, or to tell the hooks.
+        if partition is None and self._is_quick_far():
+            self._bind_far(miss)
+        elif local is None or partition is None:
+            # Every call takes the long way: to tell the hooks, or from a thread over a network.
             self.compiled.bind(None, _no_time, None, miss)
         else:
             self.compiled.bind(partition.entries, local.clock, partition.on_hit, miss)
 
     def _way_on(self, partition: Partition | None) -> Callable[..., Any]:
         """Return what a call goes through that is no hit on the shortest path."""
-        local, miss = self.loading.local, self._miss
+        miss = self._miss
         if partition is not None and partition.is_whole and not self.keying.is_method:
             miss = self._whole_miss(partition.entries)
-        if not self.is_async:
-            return functools.partial(_run_plain, miss)
-        slow = local is not None or self.policy.refresh_after or self.policy.load
-        return miss if slow else self._network_miss()
+        return miss if self.is_async else functools.partial(_run_plain, miss)
+
+    def _is_quick_far(self) -> bool:
+        """Whether a hit over a network needs nothing but a lookup in this coroutine."""
+        if self.loading.local is not None or not self.is_async or self.policy.refresh_after:
+            return False
+        if self.keying.is_method and self.keying.options.on_key_error == "call":
+            return False
+        return not (events.hooks or self.recorder is not None or self._asks_first())
+
+    def _bind_far(self, miss: Callable[..., Any]) -> None:
+        if TYPE_CHECKING:
+            assert isinstance(self.loading, NetworkLoading)
+        loading, make_call = self.loading, self._call
+
+        def found(it: Any, *call: Any) -> Coroutine[Any, Any, Any]:
+            return loading.go_on(it, make_call(*call))
+
+        def key_of(typed_key: Hashable, instance: object) -> Key:
+            return self._key(typed_key, (instance,))
+
+        seek = loading.seeker(key_of if self.keying.is_method else self._kept)
+        self.compiled.bind_far(loading.storage.now, seek, found, miss)
 
     def _call(
         self,
@@ -227,25 +250,6 @@ class Function:
 
         return miss
 
-    def _network_miss(self) -> Callable[..., Coroutine[Any, Any, Any]]:
-        """Return the way on over a network; a closure, since every hit there goes through it."""
-        if TYPE_CHECKING:
-            assert isinstance(self.loading, NetworkLoading)
-        obtain, counters, make_call = self.loading.obtain_quickly, self.counters, self._call
-        owner, make_key = self.keying.owner, self._key
-
-        def miss(
-            typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-        ) -> Coroutine[Any, Any, Any]:
-            return obtain(Key(owner, typed_key), counters, make_call, typed_key, args, kwargs)
-
-        def method_miss(
-            typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-        ) -> Coroutine[Any, Any, Any]:
-            return obtain(make_key(typed_key, args), counters, make_call, typed_key, args, kwargs)
-
-        return method_miss if self.keying.is_method else miss
-
     def _key(self, typed_key: Any, args: tuple[Any, ...]) -> Key:
         keying = self.keying
         if not keying.is_method:
@@ -292,7 +296,7 @@ class Function:
         """Return the key of a call with these arguments."""
         typed_key = self.compiled.typed_key(*args, **kwargs)
         if not self.keying.is_method:
-            return Key(self.keying.owner, typed_key)
+            return self._kept(typed_key)
         positional, _ = self.compiled.split(*args, **kwargs)
         return self._key(typed_key, positional)
 

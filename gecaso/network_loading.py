@@ -16,6 +16,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from gecaso import events
 from gecaso.base import PROBE
 from gecaso.calls import Call, Counters
+from gecaso.codegen import Seek
 from gecaso.colours import ASYNC, Colour
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.error_values import packed_error
@@ -75,28 +76,29 @@ class NetworkLoading(Loading):
         call = Call(PROBE, _no_load, policy, counters)  # whose trouble is that of all of them
         return await self._try(call, colour, "look up", self.storage.fetch, wanted) or {}
 
-    async def obtain_quickly(
-        self, key: Key, counters: Counters, make_call: Callable[[*Ts], Call], *args: *Ts
-    ) -> Any:
-        """Return the value to a coroutine: a hit in as few steps as there can be.
+    def seeker(self, key_of: Callable[..., Key]) -> Seek:
+        """Return what the path of a hit looks up with: an awaitable of what is stored.
 
-        ``make_call(*args)`` makes the call of what is no hit.
+        None where that is not the way to go: a load of the key is under way, or the storage is, or
+        may be, in trouble.
         """
-        guard, flights = self._guard, self._table
-        if (flights and key in flights) or guard.breaker.failures or guard.pending:
-            return await self.obtain(make_call(*args), ASYNC)
-        try:
-            entry = await self.storage.lookup(key)
-        except StorageError as error:
-            call = make_call(*args)
-            self._failed(call, "look up", error)
-            return await self.obtain_after(call, ASYNC, None)
-        if entry is not None and self.storage.now() < entry.fresh_until:
-            counters.hits += 1
-            if events.hooks:
-                events.emit(events.Hit(storage=self.storage, key=key))
-            return entry.value
-        return await self.obtain_after(make_call(*args), ASYNC, entry)
+        guard, breaker, flights = self._guard, self._guard.breaker, self._table
+        storage = self.storage
+
+        def seek(*args: Any) -> Awaitable[Entry | None] | None:
+            key = key_of(*args)
+            if (flights and key in flights) or breaker.failures or guard.pending:
+                return None
+            return storage.lookup(key)
+
+        return seek
+
+    async def go_on(self, found: Entry | StorageError | None, call: Call) -> Any:
+        """Return the value to a coroutine that has ``found`` no fresh one."""
+        if isinstance(found, StorageError):
+            self._failed(call, "look up", found)
+            found = None
+        return await self.obtain_after(call, ASYNC, found)
 
     # --- a flight -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from gecaso.entry import Busy, Entry, Lease
 from gecaso.errors import ValueTooLarge
-from gecaso.keys import Key
+from gecaso.keys import Key, naming
 from gecaso.packing import Packer
 
 from ._memcached_client import Connections, Item
@@ -37,10 +37,8 @@ class Operations:
         self._keys = keys
         self._leasing = leasing
         self._most_bytes = most_bytes
-
-    def name(self, key: Key) -> bytes:
-        """Return the name of a key's value on its server."""
-        return self._keys.value(str(key))
+        self.name = naming(lambda key: keys.value(str(key)))
+        """The name of a key's value on its server."""
 
     # --- leases -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from gecaso.changes import Changed, Cleared, told_as
 from gecaso.errors import ConfigurationError
-from gecaso.keys import Key
+from gecaso.keys import naming
 
 __all__ = ["Names", "channel_of", "quoted_table"]
 
@@ -60,10 +60,10 @@ class Names:
     'shop:user:7'
     """
 
-    __slots__ = ("_start", "own", "prefix")
+    __slots__ = ("_start", "own", "prefix", "row")
 
     def __init__(self, namespace: str) -> None:
-        self.prefix = quote(namespace, safe="", errors="surrogatepass") + ":"
+        self.prefix = prefix = quote(namespace, safe="", errors="surrogatepass") + ":"
         if len(self.prefix) > LONGEST_NAMESPACE:
             raise ConfigurationError(
                 f"the namespace is too long: {len(self.prefix) - 1} characters when quoted, "
@@ -71,9 +71,8 @@ class Names:
             )
         self.own = self.prefix + "~"
         self._start = len(self.prefix)
-
-    def row(self, key: Key) -> str:
-        return self.prefix + told_as(str(key))
+        self.row = naming(lambda key: prefix + told_as(str(key)))
+        """The name of a key's row."""
 
     # --- messages -------------------------------------------------------------------------------
 

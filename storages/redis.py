@@ -13,7 +13,7 @@ from gecaso import events
 from gecaso.changes import Change
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, UnpackError, Unsupported
-from gecaso.keys import Key
+from gecaso.keys import Key, naming
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
@@ -94,7 +94,8 @@ class RedisStorage(EntryStorage):
         self.timeout = timeout
         self.packer = Packer(secret=secret, types=types, **packing)
         self.corrupt = 0
-        self._prefix = scripts.prefix_of(namespace)
+        self._prefix = prefix = scripts.prefix_of(namespace)
+        self._name = naming(lambda key: prefix + scripts.quoted(str(key)) + b"}")
         self._server = server_of(place, self._prefix)
         make_hub = hub_maker(
             place,
@@ -124,9 +125,6 @@ class RedisStorage(EntryStorage):
         return self._server.now()
 
     # --- reading --------------------------------------------------------------------------------
-
-    def _name(self, key: Key) -> bytes:
-        return self._prefix + scripts.quoted(str(key)) + b"}"
 
     def _unpack(self, name: bytes, data: bytes, now: float) -> Entry | None:
         try:

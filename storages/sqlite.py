@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from gecaso import events
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, StorageError, UnpackError, ValueTooLarge
-from gecaso.keys import Key, wire_text
+from gecaso.keys import Key, naming, wire_text
 from gecaso.loops import PerLoop
 from gecaso.packing import Packer
 from gecaso.packing.signing import Secret
@@ -98,7 +98,8 @@ class SQLiteStorage(EntryStorage):
         self.corrupt = 0
         """How often something unreadable was found, and taken for a miss."""
         self._large = large
-        self._prefix = wire_text(namespace).encode() + b"\0"
+        self._prefix = prefix = wire_text(namespace).encode() + b"\0"
+        self._name = naming(lambda key: prefix + str(key).encode("utf-8", "surrogatepass"))
         self._clock = Clock()
         self._desks = PerLoop(self._make_desk, Desk.close, Desk.abandon)
         verify(self, self.packer)
@@ -124,13 +125,6 @@ class SQLiteStorage(EntryStorage):
         return self._clock.now()
 
     # --- reading --------------------------------------------------------------------------------
-
-    def _name(self, key: Key) -> bytes:
-        text = str(key)
-        try:
-            return self._prefix + text.encode()
-        except UnicodeEncodeError:
-            return self._prefix + text.encode("utf-8", "surrogatepass")
 
     def _unpack(self, name: bytes, data: bytes | memoryview) -> Entry | None:
         """Return the entry, dead or not; None if it cannot be read. Runs in threads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gecaso.keys.key import Key, as_key, prefixed_key
+from gecaso.keys.key import Key, as_key, naming, prefixed_key
 from gecaso.keys.owners import DIRECT, Owner, identity, owner_of, owner_of_instance, prefix
 from gecaso.keys.quoting import wire_text
 
@@ -12,6 +12,7 @@ __all__ = [
     "Owner",
     "as_key",
     "identity",
+    "naming",
     "owner_of",
     "owner_of_instance",
     "prefix",

@@ -7,14 +7,16 @@ what was asked for. In process a key is compared by these two; elsewhere by its 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from gecaso.keys.canonical import encode_typed, frame, typed
 from gecaso.keys.digests import blake2b, digest
 from gecaso.keys.owners import DIRECT, Owner
 from gecaso.keys.quoting import quote, quoting
 
-__all__ = ["Key", "as_key", "encoded", "prefixed_key", "whole_key"]
+__all__ = ["Key", "as_key", "encoded", "naming", "prefixed_key", "whole_key"]
+
+T = TypeVar("T")
 
 
 @final
@@ -27,13 +29,15 @@ class Key:
     function itself owns them: ask it for the key again with ``f.key(...)``.
     """
 
-    __slots__ = ("_hash", "_text", "owner", "typed")
+    __slots__ = ("_hash", "_text", "name", "owner", "typed")
 
     def __init__(self, owner: Owner, typed: Hashable) -> None:
         self.owner = owner
         self.typed = typed
         self._hash = hash((owner, typed))  # a miss asks for it ten times
         self._text: str | None = None
+        self.name: tuple[object, Any] | None = None
+        """What a storage called it last, and which one; see `naming`."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Key:
@@ -68,6 +72,26 @@ class Key:
 
 def _direct(typed: Hashable) -> Key:
     return Key(DIRECT, typed)
+
+
+def naming(make: Callable[[Key], T]) -> Callable[[Key], T]:
+    """Return a function that names keys as ``make`` does; each key remembers its last name.
+
+    A key is asked for its name several times on its way through a storage, and one that a function
+    keeps, at every hit.
+    """
+    mine = object()
+
+    def name_of(key: Key) -> T:
+        known = key.name
+        if known is not None and known[0] is mine:
+            name: T = known[1]
+        else:
+            name = make(key)
+            key.name = mine, name
+        return name
+
+    return name_of
 
 
 def as_key(value: object) -> Key:

@@ -42,6 +42,7 @@ __all__ = [
     "Times",
     "entry_head",
     "framed",
+    "read_whole_entry",
     "unframed",
 ]
 
@@ -57,7 +58,8 @@ _HEAD = struct.Struct("<BBH")
 _ENTRY = struct.Struct("<4dH")
 _LENGTH = struct.Struct("<I")
 # Head and entry at once, the head as one number: on the way of a hit one comparison says all.
-WHOLE_ENTRY = struct.Struct("<I4dH")
+_WHOLE_ENTRY = struct.Struct("<I4dH")
+WHOLE_ENTRY, read_whole_entry = _WHOLE_ENTRY.size, _WHOLE_ENTRY.unpack_from
 PLAIN_ENTRY = MAGIC | VERSION << 8 | ENTRY << 16
 
 Times = tuple[float, float, float, float]

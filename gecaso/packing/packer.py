@@ -32,6 +32,7 @@ from gecaso.packing.framing import (
     Frame,
     entry_head,
     framed,
+    read_whole_entry,
     unframed,
 )
 from gecaso.packing.known_types import types_in
@@ -175,11 +176,11 @@ class Packer:
         if type(data) is bytes and len(data) <= self.max_bytes:
             # A hit over a network: no signature, no fields, nothing compressed.
             try:
-                word, created, fresh, dead, cost, size = WHOLE_ENTRY.unpack_from(data)
+                word, created, fresh, dead, cost, size = read_whole_entry(data)
                 if word == self._expected and crc32(data) == INTACT:
-                    start = WHOLE_ENTRY.size + size
+                    start = WHOLE_ENTRY + size
                     value = unpackb(data[start:-4], ext_hook=self._hook, option=READ_OPTION)
-                    ours = data[WHOLE_ENTRY.size : start]
+                    ours = data[WHOLE_ENTRY:start]
                     return Entry(value, created, fresh, dead, cost, "value", NOTHING, NOTHING, ours)
             except struct.error:
                 pass  # too short, or an error message of a server: told below

@@ -315,8 +315,8 @@ CORE = (
     Mutant(
         "the quick path does not know of pending invalidations",
         NETWORK_LOADING,
-        "or guard.breaker.failures or guard.pending:",
-        "or guard.breaker.failures:",
+        "or breaker.failures or guard.pending:",
+        "or breaker.failures:",
         INVALIDATED,
     ),
     Mutant(
