@@ -81,7 +81,7 @@ class Rows:
         own, look = self.names.own, self.server.statements.look
         found: dict[str, Found] = {}
         for some in _split([*rows]):
-            for record in await session.fetch(look, some, own):
+            for record in await session.fetch(look, "\n".join(some), own):  # names have no \n
                 found[record[0]] = record
         return found
 
