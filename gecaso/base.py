@@ -269,7 +269,8 @@ class EntryStorage(BaseStorage):
 
         A load of this key that is under way will not overwrite it.
         """
-        await self.set_many({as_key(key): value}, ttl=ttl)  # the key need not be hashable
+        entry = self.new_entry(value, self.default_ttl if ttl == "default" else ttl)
+        await self.store({as_key(key): entry})
 
     async def remove(self, *keys: Any) -> None:
         """Remove the values stored under ``keys``. Loads under way will not be stored."""

@@ -24,7 +24,7 @@ def seconds(duration: object, *, option: str = "ttl") -> float:
     >>> seconds("1h30m"), seconds(timedelta(minutes=5)), seconds(0.5)
     (5400.0, 300.0, 0.5)
     """
-    result = _seconds(duration, option)
+    result = duration if type(duration) is float else _seconds(duration, option)
     if not result > 0:  # NaN too
         advice = "; to keep for ever use ttl=None, to keep nothing use a NullStorage"
         raise ValueError(

@@ -189,8 +189,9 @@ class _Storing(Work):
         return set(allowed)
 
     def clean_up(self, files: Files, result: Any = None) -> None:
-        unused = (row for who, row in self._rows.items() if not result or who not in result)
-        files.remove(row.file for row in unused if row.file is not None)
+        for who, row in self._rows.items():
+            if row.file is not None and not (result and who in result):
+                files.remove((row.file,))
 
 
 class Commit(_Storing):

@@ -34,6 +34,7 @@ from gecaso.packing.framing import (
     framed,
     read_whole_entry,
     unframed,
+    whole_entry,
 )
 from gecaso.packing.known_types import types_in
 from gecaso.packing.serializers import ExactJSON, Serializer, chosen
@@ -149,7 +150,7 @@ class Packer:
 
     def dumps(self, value: object, header: Mapping[str, object], *, key: bytes = b"") -> bytes:
         """Return ``value`` and ``header`` as bytes; a signature holds for ``key`` alone."""
-        return self._seal(value, 0, b"", header, key)
+        return self._seal(*self._payload(value), 0, b"", header, key)
 
     def loads(self, data: Buffer, *, key: bytes = b"") -> tuple[Any, dict[str, Any]]:
         """Return the value and the header that ``dumps`` packed under ``key``."""
@@ -158,18 +159,13 @@ class Packer:
 
     def pack_entry(self, entry: Entry, *, key: bytes = b"") -> bytes:
         """Return ``entry`` as bytes; a signature holds for ``key``, where it will be stored."""
-        fields: dict[str, object] = {}
-        if entry.kind != "value":
-            fields["kind"] = entry.kind
-        if entry.tags:
-            fields["tags"] = dict(entry.tags)
-        if entry.params:
-            fields["params"] = dict(entry.params)
-        if entry.etag is not None:
-            fields["etag"] = entry.etag
-        if entry.proof:
-            fields["proof"] = entry.proof
-        return self._seal(entry.value, ENTRY, entry_head(entry), fields, key)
+        fields = _fields(entry)
+        form, payload = self._payload(entry.value)
+        if self._expected == PLAIN_ENTRY and not fields and len(payload) < self._compress_from:
+            data = whole_entry(entry, payload)  # as most of them, in one go
+            self._check_size(len(data))
+            return data
+        return self._seal(form, payload, ENTRY, entry_head(entry), fields, key)
 
     def unpack_entry(self, data: Buffer, *, key: bytes = b"") -> Entry:
         """Return the entry that was packed under ``key``; raise UnpackError if there is none."""
@@ -195,9 +191,14 @@ class Packer:
         return entry
 
     def _seal(
-        self, value: object, flags: int, head: bytes, fields: Mapping[str, object], key: bytes
+        self,
+        form: int,
+        payload: bytes,
+        flags: int,
+        head: bytes,
+        fields: Mapping[str, object],
+        key: bytes,
     ) -> bytes:
-        form, payload = self._payload(value)
         self._check_size(len(payload))
         method = compression.PLAIN
         if len(payload) >= self._compress_from:
@@ -309,6 +310,22 @@ def _names(fields: dict[Any, Any]) -> dict[str, Any]:
         raise UnpackError("the data is damaged: its fields have no names")
     if not all(type(name) is str for name in fields):
         raise UnpackError("the data is damaged: its fields have no names")
+    return fields
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    """Return what few entries have."""
+    fields: dict[str, object] = {}
+    if entry.kind != "value":
+        fields["kind"] = entry.kind
+    if entry.tags:
+        fields["tags"] = dict(entry.tags)
+    if entry.params:
+        fields["params"] = dict(entry.params)
+    if entry.etag is not None:
+        fields["etag"] = entry.etag
+    if entry.proof:
+        fields["proof"] = entry.proof
     return fields
 
 
