@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,6 @@ class Function:
 
     def attach(self, loading: Loading) -> None:
         """Use this loading, and so its storage, from now on."""
-        from gecaso.packing.known_types import known_types_of  # what it imports is for packing
-
         self.loading = loading
         self.writing = Writing(loading)
         storage, owner, function = loading.storage, self.keying.owner, self.uncached
@@ -92,7 +90,7 @@ class Function:
             from gecaso.keys.ambiguity import check_ambiguous  # in one process nothing is
 
             check_ambiguous(function, owner, storage)
-        storage.learn(known_types_of(function))
+        storage.learn(_known_types_of(function))
         if self.policy.on_evict is not None:
             self._watch(self.policy.on_evict)
         if self.policy.record is not None:
@@ -378,6 +376,12 @@ class Function:
         positional, named = self.compiled.split(*args, **kwargs)
         typed_key = self.compiled.typed_key(*args, **kwargs)
         return self._call(typed_key, positional, named, is_refresh=refresh)
+
+
+def _known_types_of(function: Callable[..., Any]) -> Iterator[type]:
+    from gecaso.packing.known_types import known_types_of  # asked by storages that pack
+
+    yield from known_types_of(function)
 
 
 def _run_plain(miss: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> Any:

@@ -18,8 +18,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple
 
-import anyio
-
 from gecaso.errors import GecasoError
 
 if TYPE_CHECKING:
@@ -316,7 +314,8 @@ class _Background:
             return self._portal or self._start()
 
     def _start(self) -> BlockingPortal:
-        from anyio.from_thread import BlockingPortal  # most programs never need it
+        import anyio  # most programs never need it
+        from anyio.from_thread import BlockingPortal
 
         started: Future[BlockingPortal] = Future()
 

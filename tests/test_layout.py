@@ -35,14 +35,13 @@ LAYERS = [
     ["gecaso.web", "gecaso.objects", "gecaso.cli", "gecaso.testing"],
 ]
 CLIENT_LIBRARIES = {"redis", "hiredis", "aiomcache", "asyncpg"}
-REQUIRED = ["asyncio", "anyio", "ormsgpack"]  # what they import themselves costs nothing more
 # What takes time to import, and is imported by the functions that need it.
 AT_FIRST_USE = {
-    *("anyio.from_thread", "anyio.to_thread", "typing_extensions"),
+    *("anyio", "anyio.from_thread", "anyio.to_thread", "ormsgpack", "typing_extensions"),
     *("decimal", "difflib", "fractions", "hashlib", "ipaddress", "json", "pathlib", "pickle"),
     *("random", "uuid", "zlib", "zoneinfo"),
     *("gecaso.keys.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
-    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.keys.templates"),
+    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.keys.templates", "gecaso.signatures"),
 }
 MODULES = ["gecaso", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "gecaso."))]
 
@@ -82,10 +81,15 @@ def test_importing_the_package_imports_no_client_library(name: str) -> None:
 
 @pytest.mark.smoke
 @pytest.mark.process
-def test_importing_the_package_imports_nothing_that_only_some_programs_use() -> None:
+@pytest.mark.parametrize(
+    "program",
+    ["", "f = gecaso.cached(lambda x: x); f(1), f(x='a')"],
+    ids=["import", "a function over memory"],
+)
+def test_nothing_is_imported_that_only_some_programs_use(program: str) -> None:
     code = (
-        f"import sys, {', '.join(REQUIRED)}; before = set(sys.modules)\n"
-        "import gecaso; print(*set(sys.modules) - before)"
+        "import sys, asyncio; before = set(sys.modules)\n"  # what asyncio imports costs no more
+        f"import gecaso\n{program}\nprint(*set(sys.modules) - before)"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     more = set(run.stdout.split())

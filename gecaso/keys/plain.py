@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
-
-import ormsgpack
 
 __all__ = ["pack_plain"]
 
@@ -16,6 +15,19 @@ _TEXT: Final[frozenset[type]] = frozenset({str})
 
 # NaN has many bit patterns. This finds them all, and now and then something else.
 _NAN: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+
+
+def _import_and_pack(value: Any, *, option: int | None) -> bytes:
+    global _packb, _sort_keys
+    from ormsgpack import OPT_SORT_KEYS, packb  # keys of numbers and texts alone never need it
+
+    _sort_keys = OPT_SORT_KEYS  # first: other threads use it as soon as the other is there
+    _packb = packb
+    return _packb(value, option=_sort_keys)
+
+
+_packb: Callable[..., bytes] = _import_and_pack
+_sort_keys: int | None = None
 
 
 def pack_plain(value: Any, depth: int) -> bytes | None:
@@ -31,7 +43,7 @@ def pack_plain(value: Any, depth: int) -> bytes | None:
     elif type(value) is not list and type(value) is not dict:
         return None
     try:
-        packed = ormsgpack.packb(value, option=ormsgpack.OPT_SORT_KEYS)
+        packed = _packb(value, option=_sort_keys)
     except TypeError:  # other types, larger integers, lone surrogates, a circle
         return None
     # ormsgpack writes more types than these, some of them alike.
