@@ -23,6 +23,7 @@ from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
 from gecaso.options import KEY_OPTIONS, check_ttl, is_coroutine_function, make_policy
 from gecaso.policy import Policy, Ttl
+from gecaso.signatures import Decorator
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, adapt
 from gecaso.weak import WeakBag
 from gecaso.writing import Writing
@@ -30,7 +31,6 @@ from gecaso.writing import Writing
 if TYPE_CHECKING:
     from gecaso.cache_state import CacheState
     from gecaso.limits import LoadLimit
-    from gecaso.signatures import Decorator
 
 __all__ = ["MISSING", "Cache", "functions"]
 

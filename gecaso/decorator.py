@@ -6,17 +6,15 @@ import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from gecaso.background import Runner
 from gecaso.cache import CACHE_OPTIONS, Cache
 from gecaso.durations import Duration
 from gecaso.freshness import XFetch
 from gecaso.policy import Ttl
+from gecaso.signatures import AsyncCached, Cached, Decorator
 from gecaso.storage import BaseStorage
-
-if TYPE_CHECKING:
-    from gecaso.signatures import AsyncCached, Cached, Decorator
 
 __all__ = ["cached"]
 
