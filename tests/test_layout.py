@@ -41,7 +41,7 @@ AT_FIRST_USE = {
     *("decimal", "difflib", "fractions", "hashlib", "ipaddress", "json", "pathlib", "pickle"),
     *("random", "uuid", "zlib", "zoneinfo"),
     *("gecaso.keys.ambiguity", "gecaso.event_kinds", "gecaso.guard", "gecaso.network_loading"),
-    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.keys.templates", "gecaso.signatures"),
+    *("gecaso.packing", "gecaso.packing.shapes", "gecaso.keys.templates"),
 }
 MODULES = ["gecaso", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "gecaso."))]
 
