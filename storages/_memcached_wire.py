@@ -78,6 +78,9 @@ class Values(Ask):
         self.found: dict[bytes, Found] = {}
 
     def read(self, data: bytes, at: int) -> int:
+        if at == 0 and self._read_at_once(data):
+            self.is_complete = True
+            return len(data)
         match_value, names, found = _VALUE.match, self.names, self.found
         self.needs = 0
         while head := match_value(data, at):
@@ -91,13 +94,34 @@ class Values(Ask):
                 return at
             if data[end : end + 2] != b"\r\n" or name not in names:
                 raise _nonsense(data, at)
-            found[name] = data[start:end], int(number or 0)
+            found[name] = data[start:end], 0 if number is None else int(number)
             at = end + 2
         if data.startswith(_END, at):
             self.is_complete = True
             return at + len(_END)
         _end_of_line(data, at, must_be_missing=True)
         return at
+
+    def _read_at_once(self, data: bytes) -> bool:
+        """Read a whole reply in one piece, as most are; return whether that is what it is.
+
+        Where a value holds what stands between values, the piece before that has not the size that
+        it tells, and the reply is read in steps.
+        """
+        if not (data.startswith(_FIRST) and data.endswith(_LAST)):
+            return False
+        found, names = dict[bytes, Found](), self.names
+        try:
+            for piece in data[len(_FIRST) : -len(_LAST)].split(_NEXT):
+                head, _, value = piece.partition(b"\r\n")
+                name, _, size = head.split(b" ")
+                if len(value) != int(size) or name not in names:
+                    return False
+                found[name] = value, 0
+        except ValueError:  # another number of words, or no number
+            return False
+        self.found |= found
+        return True
 
     def result(self) -> dict[bytes, Found]:
         return self.found
@@ -166,8 +190,11 @@ class Facts(Ask):
         return self.lines
 
 
-_VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+)(?: (\d+))?\r\n")
+_VALUE: Final = re.compile(rb"VALUE ([!-~]+) [0-9]+ ([0-9]+)(?: ([0-9]+))?\r\n")
+_FIRST: Final = b"VALUE "
+_NEXT: Final = b"\r\n" + _FIRST
 _END: Final = b"END\r\n"
+_LAST: Final = b"\r\n" + _END
 
 
 def _end_of_line(

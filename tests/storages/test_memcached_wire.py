@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from aiomcache import ClientException
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gecaso.storages._memcached_client import Connections, Dial
 from gecaso.storages._memcached_wire import Facts, Lines, Values
@@ -83,6 +85,42 @@ async def test_nonsense_ends_the_connection_and_all_who_wait_are_told(
     assert isinstance(answers[2][0], ClientException)
     with pytest.raises(ConnectionResetError):
         await client.look([b"a"])
+
+
+TRICKY = st.lists(
+    st.sampled_from(
+        [b"x", b"\r\n", b"\r\nVALUE b 0 1\r\nx", b"\r\nVALUE a 0 0\r\n", b"\r\nEND\r\n"]
+    )
+).map(b"".join)
+
+
+@given(st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), TRICKY, min_size=1), st.booleans())
+def test_a_reply_in_one_piece_is_read_as_one_in_many(
+    values: dict[bytes, bytes], is_odd: bool
+) -> None:
+    items = [b"VALUE %b 0 %d\r\n%b\r\n" % (n, len(v), v) for n, v in values.items()]
+    reply = b"".join(items) + b"END\r\n"
+    if is_odd:  # a byte is lost on the way
+        reply = reply[:7] + reply[8:]
+    assert _read([reply]) == _read([reply[:1], reply[1:]])
+    if not is_odd:
+        assert _read([reply]) == {name: (value, 0) for name, value in values.items()}
+
+
+def _read(pieces: list[bytes]) -> Any:
+    """Return what is read of a reply that comes in pieces; None if it is nonsense."""
+    got: Got = []
+    values, data = Values({b"a", b"b", b"c"}, got.append), b""
+    for piece in pieces:
+        data += piece
+        values.found.clear()
+        try:
+            # At 0 it may be read at once, from 1 on never is.
+            start = int(len(pieces) > 1)
+            values.read(b"." * start + data, start)
+        except ClientException:
+            return None
+    return values.result() if values.is_complete else None
 
 
 async def test_a_large_value_is_read_in_one_go_once_it_is_there(client: Connections) -> None:
