@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from gecaso.policy import Policy
 if TYPE_CHECKING:
     from gecaso.current import CurrentLoad
 
-__all__ = ["CacheInfo", "Call", "Counters", "Stats"]
+__all__ = ["CacheInfo", "Call", "Counters", "Stats", "load_of"]
 
 
 class CacheInfo(NamedTuple):
@@ -143,3 +144,10 @@ class Call:
     def lease_seconds(self) -> float:
         # A load that took long before will do so again, and renewing needs a loop that is free.
         return max(self.policy.lease_seconds, 4 * self.counters.longest)
+
+
+def load_of(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Callable[[], Any]:
+    """Return the call of a function with these arguments; most have no keywords."""
+    return partial(function, *args, **kwargs) if kwargs else partial(function, *args)

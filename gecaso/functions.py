@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gecaso import events, switch
-from gecaso.calls import CacheInfo, Call, Counters, Stats
+from gecaso.calls import CacheInfo, Call, Counters, Stats, load_of
 from gecaso.codegen import compile_path
 from gecaso.colours import ASYNC, Colour, Plain
 from gecaso.entry import Entry
@@ -164,7 +164,7 @@ class Function:
     ) -> Call:
         return Call(
             self._key(typed_key, args),
-            functools.partial(self.uncached, *args, **kwargs),
+            load_of(self.uncached, args, kwargs),
             self.policy,
             self.counters,
             is_refresh=is_refresh,
@@ -233,14 +233,16 @@ class Function:
 
     def _whole_miss(self, entries: Mapping[Any, Entry]) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Return the way on where the path of a hit has seen all there is: no second look."""
-        loading, colour, make_call = self.loading, self.colour, self._call
+        loading, colour, owner = self.loading, self.colour, self.keying.owner
+        function, policy, counters = self.uncached, self.policy, self.counters
         local = loading.local
         assert local is not None
 
         def miss(
             typed_key: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         ) -> Coroutine[Any, Any, Any]:
-            call = make_call(typed_key, args, kwargs)
+            load = load_of(function, args, kwargs)
+            call = Call(Key(owner, typed_key), load, policy, counters)
             if typed_key in entries:  # one that is old, or no value
                 return loading.obtain(call, colour)
             local.missed()

@@ -27,7 +27,10 @@ class _Held(Lease):
     __slots__ = ("committing", "loop", "waiters")
 
     def __init__(self, key: Key, until: float, loop: AbstractEventLoop | None) -> None:
-        super().__init__(key, new_token(), until)
+        self.key = key  # as the class above has it: every miss makes one
+        self.token = new_token()
+        self.until = until
+        self.seen = None
         self.loop = loop
         self.committing = False
         self.waiters: list[Callable[[], None]] | None = None
@@ -61,15 +64,19 @@ class LeaseTable:
     def take(self, key: Key, seconds: float) -> Lease | Busy:
         """Return a new lease of ``key``, or `Busy` with the one in the way."""
         with self.lock:
-            held = self._held.get(key)
-            if held is not None:
-                now = self._now()
-                if not held.is_over(now):
-                    return Busy(key, held.token, max(0.0, held.until - now))
-                self._drop(key, held)
-            until = seconds if seconds == inf else self._now() + seconds
-            held = self._held[key] = _Held(key, until, asyncio._get_running_loop())
-            return held
+            return self.taken(key, seconds)
+
+    def taken(self, key: Key, seconds: float) -> Lease | Busy:
+        """Do the same for who holds the lock."""
+        held = self._held.get(key)
+        if held is not None:
+            now = self._now()
+            if not held.is_over(now):
+                return Busy(key, held.token, max(0.0, held.until - now))
+            self._drop(key, held)
+        until = seconds if seconds == inf else self._now() + seconds
+        held = self._held[key] = _Held(key, until, asyncio._get_running_loop())
+        return held
 
     def owns(self, lease: Lease) -> bool:
         """Return whether this very lease is still out and has not run over."""
@@ -87,11 +94,15 @@ class LeaseTable:
     def give_back(self, lease: Lease) -> bool:
         """End this lease; return whether it was still out."""
         with self.lock:
-            held = self._held.get(lease.key)
-            if held is None or held is not lease:
-                return False
-            self._drop(lease.key, held)
-            return True
+            return self.given_back(lease)
+
+    def given_back(self, lease: Lease) -> bool:
+        """Do the same for who holds the lock."""
+        held = self._held.get(lease.key)
+        if held is None or held is not lease:
+            return False
+        self._drop(lease.key, held)
+        return True
 
     def kill(self, key: Key) -> None:
         """End whatever lease of ``key`` is out."""

@@ -158,7 +158,10 @@ class Loading(Loads, ABC):
             elif loop is None:
                 await self.fly(shared, call, colour)
             else:
-                self.flights.start(shared, loop.create_task(self.fly(shared, call, colour)))
+                flying = loop.create_task(self.fly(shared, call, colour), name="gecaso load")
+                self.flights.start(shared, flying)
+                if limit == inf and waiter.future is not None:
+                    await waiter.future  # as `_wait_for` would, in two coroutines more
             if shared.outcome is None and not await self._wait_for(
                 shared, waiter, mine and not behind, limit
             ):

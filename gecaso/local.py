@@ -81,8 +81,7 @@ class LocalStorage(EntryStorage):
 
     def missed(self) -> None:
         """Count a miss that a function has found by itself."""
-        with self.leases.lock:
-            self.misses += 1
+        self.misses += 1  # a count; nothing depends on it
 
     def used_by(self, user: object) -> None:
         """Take note of a function that finds entries here by itself, and counts its hits."""
@@ -130,7 +129,7 @@ class LocalStorage(EntryStorage):
 
     def lease_one(self, key: Key, seconds: float) -> Lease | Busy:
         with self.leases.lock:
-            got = self.leases.take(key, seconds)
+            got = self.leases.taken(key, seconds)
             entry = self.read(key)
             if entry is not None and self.clock() < entry.dead_after:
                 if isinstance(got, Lease):
@@ -159,7 +158,7 @@ class LocalStorage(EntryStorage):
         if not self.leases.owns(lease):
             return False
         self.write(lease.key, entry)
-        self.leases.give_back(lease)
+        self.leases.given_back(lease)
         return True
 
     def release_now(self, leases: Iterable[Lease]) -> None:

@@ -305,19 +305,22 @@ class MemoryStorage(LocalStorage):
     def _set_timer(self, now: float) -> None:
         """Have the loop of this thread, if one runs, sweep when the next entry dies."""
         due = self._expiry.next()
-        loop = asyncio._get_running_loop()
-        if due == inf or loop is None:
+        if due == inf or (self._timer is not None and self._rings_for(due)):
             return
-        if self._timer is not None:
-            timer_loop, timer_due, timer = self._timer
-            if timer_due <= due + SHORTEST_TIMER and not timer_loop.is_closed():
-                return
-            if timer_loop is loop:
-                timer.cancel()
+        loop = asyncio._get_running_loop()
+        if loop is None:
+            return
+        if self._timer is not None and self._timer[0] is loop:
+            self._timer[2].cancel()
         # An empty context: that of the caller would keep alive what it refers to.
         pause = max(due - now, SHORTEST_TIMER)
         me: weakref.ref[MemoryStorage] = weakref.ref(self)
         self._timer = (loop, due, loop.call_later(pause, _timer_sweep, me, due, context=Context()))
+
+    def _rings_for(self, due: float) -> bool:
+        assert self._timer is not None
+        loop, rings, _ = self._timer
+        return rings <= due + SHORTEST_TIMER and not loop.is_closed()
 
     def _on_timer(self, due: float) -> None:
         with self.leases.lock:

@@ -64,18 +64,18 @@ CORE = (
         "giving back an old lease ends the new one",
         TABLE,
         (
-            "            if held is None or held is not lease:\n"
-            "                return False\n"
-            "            self._drop"
+            "        if held is None or held is not lease:\n"
+            "            return False\n"
+            "        self._drop"
         ),
-        "            if held is None:\n                return False\n            self._drop",
+        "        if held is None:\n            return False\n        self._drop",
         LEASES,
     ),
     Mutant(
         "a lease that is out is given to a second holder",
         TABLE,
-        "                if not held.is_over(now):\n",
-        "                if held.is_over(now):\n",
+        "            if not held.is_over(now):\n",
+        "            if held.is_over(now):\n",
         LEASES,
     ),
     Mutant(
