@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gecaso
+from gecaso.functions import Function
+from gecaso.keys import Key
 from gecaso.storages import RedisStorage
 
 from .harness import Benchmark, Measurement, Row, Scale, Stopwatch, Target, compare
@@ -64,8 +66,19 @@ def by_cashews(function: Callable[..., Any]) -> KeyMaker:
     return lambda *args, **kwargs: get_cache_key(function, template, args, kwargs)
 
 
+def cached(function: Callable[..., Any]) -> Any:
+    return gecaso.cached(RedisStorage("redis://127.0.0.1:1/0"))(function)  # never connected to
+
+
 def by_gecaso(function: Callable[..., Any]) -> KeyMaker:
-    f: Any = gecaso.cached(RedisStorage("redis://127.0.0.1:1/0"))(function)  # never connected to
+    """Make each key anew: ``f.key`` keeps those it was asked for, if they are small."""
+    behind: Function = cached(function).gecaso_function
+    owner, typed_key = behind.keying.owner, behind.compiled.typed_key
+    return lambda *args, **kwargs: str(Key(owner, typed_key(*args, **kwargs)))
+
+
+def by_gecaso_again(function: Callable[..., Any]) -> KeyMaker:
+    f = cached(function)
     return lambda *args, **kwargs: str(f.key(*args, **kwargs))
 
 
@@ -105,7 +118,7 @@ def rows(
     calls: int,
     scale: Scale,
 ) -> list[Row]:
-    makers = {"gecaso": by_gecaso, "cashews": by_cashews}
+    makers = {"gecaso": by_gecaso, "gecaso, f.key": by_gecaso_again, "cashews": by_cashews}
     subjects = {name: making(maker, argument, calls) for name, maker in makers.items()}
     base = making(by_repr, argument, calls)
     results = asyncio.run(compare(base, subjects, rounds=scale.rounds))
