@@ -24,7 +24,7 @@ def seconds(duration: object, *, option: str = "ttl") -> float:
     >>> seconds("1h30m"), seconds(timedelta(minutes=5)), seconds(0.5)
     (5400.0, 300.0, 0.5)
     """
-    result = duration if type(duration) is float else _seconds(duration, option)
+    result = _seconds(duration, option)
     if not result > 0:  # NaN too
         advice = "; to keep for ever use ttl=None, to keep nothing use a NullStorage"
         raise ValueError(
@@ -39,6 +39,8 @@ def until(moment: datetime) -> float:
 
 
 def _seconds(duration: object, option: str) -> float:
+    if isinstance(duration, (int, float)) and not isinstance(duration, bool):
+        return float(duration)
     if isinstance(duration, timedelta):
         return duration.total_seconds()
     if isinstance(duration, str):
@@ -46,8 +48,6 @@ def _seconds(duration: object, option: str) -> float:
         if not re.fullmatch(rf"(?:{_PART})+", text):
             raise ValueError(f'{option} must look like "90s", "5m" or "1h30m", not {duration!r}')
         return math.fsum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
-    if isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        return float(duration)
     raise TypeError(
         f"{option} must be seconds, a timedelta or text such as '5m', not {type(duration).__name__}"
     )

@@ -97,6 +97,11 @@ class Work:
         """Do it, inside a transaction."""
         raise NotImplementedError
 
+    @classmethod
+    def run_all(cls, works: Iterable[Any], db: sqlite3.Connection, now: float) -> dict[Any, Any]:
+        """Run works of one class that follow each other; return what came of each."""
+        return {work: work.run(db, now) for work in works}
+
     def finish(self, result: Any) -> Any:
         """Return the reply, once the transaction is over."""
         return result
@@ -204,11 +209,13 @@ class Commit(_Storing):
 class Store(_Storing):
     """Stores whatever is there, and ends all leases."""
 
-    def run(self, db: sqlite3.Connection, now: float) -> set[bytes]:
-        for row in self._rows.values():
-            db.execute(END, (row.name,))
-            db.execute(PUT, (*row, now))
-        return set(self._rows)
+    @classmethod
+    def run_all(cls, works: Iterable[Store], db: sqlite3.Connection, now: float) -> dict[Any, Any]:
+        stores = list(works)
+        rows = [row for store in stores for row in store._rows.values()]
+        db.executemany(END, [(row.name,) for row in rows])
+        db.executemany(PUT, [(*row, now) for row in rows])
+        return {store: set(store._rows) for store in stores}
 
 
 class Swap(_Storing):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -161,7 +163,9 @@ class Writer:
         bounds = [work.maxbytes for work in works if work.maxbytes is not None]
         with link.transaction():
             now = self._clock.now()
-            results = {work: work.run(db, now) for work in works}
+            results = dict[Work, Any]()
+            for kind, some in groupby(works, attrgetter("__class__")):
+                results |= kind.run_all(some, db, now)
             if bounds and link.value(TOTAL) > min(bounds):
                 touched, self._touched = self._touched, {}
                 touch(db, touched)

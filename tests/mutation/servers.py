@@ -217,8 +217,8 @@ SERVERS = (
     Mutant(
         "a put kills no lease (SQLite)",
         WORK,
-        "            db.execute(END, (row.name,))\n            db.execute(PUT",
-        "            db.execute(PUT",
+        "        db.executemany(END, [(row.name,) for row in rows])\n",
+        "",
         SQLITE,
     ),
     Mutant(
