@@ -28,6 +28,8 @@ NETWORK_LOADING = "gecaso/network_loading.py"
 GUARD = "gecaso/guard.py"
 WRITING = "gecaso/writing.py"
 TABLE = "gecaso/leases.py"
+KEY = "gecaso/keys/key.py"
+KEPT = "gecaso/keys/kept.py"
 
 CORE = (
     # --- the lease ----------------------------------------------------------------------------
@@ -311,6 +313,27 @@ CORE = (
         "return self.breaker.is_open or key in self.pending",
         "return self.breaker.is_open",
         INVALIDATED,
+    ),
+    Mutant(
+        "the quick path does not know of failures",
+        NETWORK_LOADING,
+        "or breaker.failures or guard.pending:",
+        "or guard.pending:",
+        ("tests/test_failure.py", "tests/test_faults.py"),
+    ),
+    Mutant(
+        "a key keeps the name that another storage gave it",
+        KEY,
+        "if known is not None and known[0] is mine:",
+        "if known is not None:",
+        ("tests/test_kept.py",),
+    ),
+    Mutant(
+        "large keys are kept",
+        KEPT,
+        "            if _is_small(typed):\n",
+        "            if True:\n",
+        ("tests/test_kept.py",),
     ),
     Mutant(
         "the quick path does not know of pending invalidations",
