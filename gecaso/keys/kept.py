@@ -39,4 +39,5 @@ def keeping(owner: Owner) -> Callable[[Hashable], Key]:
 def _is_small(typed: Any) -> bool:
     if isinstance(typed, type):  # the kind of a part; it is there in any case
         return True
-    return getsizeof(typed) <= LARGEST and (type(typed) is not tuple or all(map(_is_small, typed)))
+    parts: tuple[Any, ...] = typed if type(typed) is tuple else ()
+    return getsizeof(typed) <= LARGEST and all(map(_is_small, parts))
