@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from sys import getsizeof
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gecaso.keys.key import Key
 from gecaso.keys.owners import Owner
@@ -39,5 +39,5 @@ def keeping(owner: Owner) -> Callable[[Hashable], Key]:
 def _is_small(typed: Any) -> bool:
     if isinstance(typed, type):  # the kind of a part; it is there in any case
         return True
-    parts: tuple[Any, ...] = typed if type(typed) is tuple else ()
+    parts = cast("tuple[Any, ...]", typed) if isinstance(typed, tuple) else ()
     return getsizeof(typed) <= LARGEST and all(map(_is_small, parts))
