@@ -36,7 +36,9 @@ def test_no_more_than_a_bound_are_kept() -> None:
     assert key_of(0) is not first
 
 
-@pytest.mark.parametrize("large", ["x" * LARGEST, 1 << 8 * LARGEST, ("a", "x" * LARGEST)])
+@pytest.mark.parametrize(
+    "large", ["x" * LARGEST, 1 << 8 * LARGEST, ("a", "x" * LARGEST), list(range(1000))]
+)
 def test_a_large_key_is_not_kept(large: object) -> None:
     key_of, form = keeping(OWNER), typed(large)
     assert key_of(form) is not key_of(form)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from sys import getsizeof
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from gecaso.keys.key import Key
 from gecaso.keys.owners import Owner
@@ -12,7 +12,8 @@ from gecaso.keys.owners import Owner
 __all__ = ["keeping"]
 
 MOST: Final = 1024  # keys of one function
-LARGEST: Final = 512  # bytes of each part of a key that is kept, and parts of it
+LARGEST: Final = 512  # bytes of each part of a key that is kept
+LONGEST: Final = 16  # parts
 
 
 def keeping(owner: Owner) -> Callable[[Hashable], Key]:
@@ -39,5 +40,6 @@ def keeping(owner: Owner) -> Callable[[Hashable], Key]:
 def _is_small(typed: Any) -> bool:
     if isinstance(typed, type):  # the kind of a part; it is there in any case
         return True
-    parts = cast("tuple[Any, ...]", typed) if isinstance(typed, tuple) else ()
-    return getsizeof(typed) <= LARGEST and all(map(_is_small, parts))
+    if type(typed) is tuple:
+        return len(typed) <= LONGEST and all(map(_is_small, typed))  # pyright: ignore[reportUnknownArgumentType] - of any type
+    return getsizeof(typed) <= LARGEST
