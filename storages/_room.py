@@ -36,6 +36,8 @@ class Room:
         self.maxbytes = check_bound(maxbytes, "maxbytes")
         if weigh is not None and maxbytes is None:
             raise ValueError("weigh= says what a value weighs: give maxbytes= to bound that")
+        if weigh is not None and not callable(weigh):  # pyright: ignore[reportUnnecessaryComparison] - users may not check types
+            raise TypeError(f"weigh must be a function of a value, not {weigh!r}")
         self._weigh: Callable[[Any], int] = estimate if weigh is None else weigh
         self.policy = self._make_policy(policy)
         self.count = 0

@@ -422,6 +422,12 @@ def test_weighing_without_a_bound_is_refused() -> None:
         MemoryStorage(10, weigh=len)
 
 
+def test_what_is_no_function_does_not_weigh() -> None:
+    weigh: Any = 10
+    with pytest.raises(TypeError, match="weigh must be a function"):
+        MemoryStorage(maxbytes=100, weigh=weigh)
+
+
 # -- who is told ---------------------------------------------------------------------------------
 
 
