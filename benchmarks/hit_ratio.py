@@ -1,4 +1,4 @@
-"""Who keeps the right things: ``python -m benchmarks.hit_ratio [--traces FOLDER] [--sizes N…]``.
+"""Who keeps the right things: ``python -m benchmarks.hit_ratio [FOLDER] [--sizes N…]``.
 
 Hit ratios of each trace at several sizes: the policies of `MemoryStorage` through the storage
 itself, beside other libraries and the clairvoyant optimum; then what a hit, a miss and an entry
@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, NamedTuple
+
+if not __package__:  # run as a file: modules beside this one have names of client libraries
+    __package__ = "benchmarks"
+    sys.path[0] = str(Path(__file__).parents[1])
 
 import theine
 
@@ -145,10 +149,12 @@ class Line(NamedTuple):
 
 
 def lines(options: argparse.Namespace) -> Iterator[Line]:
-    known = traces(options.traces)
+    known = traces(options.folder)
     if options.at:
         for setting in options.at:
             name, _, size = setting.partition("@")
+            if name not in known or not size.isdecimal():
+                sys.exit(f"--at takes TRACE@N, not {setting!r}; there are {', '.join(known)}")
             yield line(name, known[name](), int(size), options.caches)
         return
     for name, load in known.items():
@@ -208,8 +214,8 @@ def table(found: Sequence[Line], caches: Sequence[str]) -> str:
 
 def main() -> int:
     options = arguments()
-    if not found_in(options.traces):
-        print(f"There are no traces in {options.traces}: the synthetic ones alone.\n")
+    if not found_in(options.folder):
+        print(f"There are no traces in {options.folder}: the synthetic ones alone.\n")
     found: list[Line] = []
     for one in lines(options):
         found.append(one)
@@ -227,7 +233,8 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hit_ratio")
     add = parser.add_argument
-    add("--traces", type=Path, default=FOLDER, metavar="FOLDER", help="NAME.u32.xz files")
+    add("folder", type=Path, nargs="?", default=FOLDER, help="of NAME.u32.xz files")
+    add("--traces", type=Path, dest="named", metavar="FOLDER", help="the same")
     add("--sizes", type=int, nargs="+", metavar="N", help="entries; else 1 and 10 %% of the keys")
     add("--at", nargs="+", metavar="TRACE@N", help="only these settings, of whole traces")
     add("--caches", nargs="+", choices=CACHES, default=list(CACHES), metavar="NAME")
@@ -235,7 +242,9 @@ def arguments() -> argparse.Namespace:
     add("--markdown", action="store_true", help="the tables alone, for the README")
     add("--ratios-only", action="store_true", help="no times and sizes")
     add("--quick", action="store_true", help="less exact times, and sizes at fewer entries")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.folder = options.named or options.folder
+    return options
 
 
 if __name__ == "__main__":

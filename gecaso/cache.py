@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar, overload
 
 from gecaso import events, switch
 from gecaso.background import MOST, Background, Runner
@@ -23,7 +23,7 @@ from gecaso.loops import Bridge, LoopBridge, PortalBridge
 from gecaso.methods import Method, as_function, is_in_class_body
 from gecaso.options import KEY_OPTIONS, check_ttl, is_coroutine_function, make_policy
 from gecaso.policy import Policy, Ttl
-from gecaso.signatures import Decorator
+from gecaso.signatures import AsyncCached, Cached, Decorator
 from gecaso.storage import BaseStorage, EntryStorage, LocalStorage, adapt
 from gecaso.weak import WeakBag
 from gecaso.writing import Writing
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING", "Cache", "functions"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -277,8 +278,21 @@ class Cache:
 
     # --- functions ----------------------------------------------------------------------------
 
-    def cached(self, *, loop: Any = None, **options: Any) -> Decorator:
-        """Return a decorator that caches a function here; see `gecaso.cached` for the options."""
+    @overload
+    def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self,
+        function: Callable[P, Coroutine[Any, Any, T]],
+        /,  # pyright: ignore[reportOverlappingOverload]
+    ) -> AsyncCached[P, T]: ...
+    @overload
+    def cached(self, function: Callable[P, T], /) -> Cached[P, T]: ...
+    @overload
+    def cached(self, /, *, loop: Any = None, **options: Any) -> Decorator: ...
+    def cached(self, function: Any = None, /, *, loop: Any = None, **options: Any) -> Any:
+        """Return a decorator that caches a function here; see `gecaso.cached` for the options.
+
+        Without options, ``@cache.cached`` is as good as ``@cache.cached()``.
+        """
         keys = KeyOptions(**{name: options.pop(name) for name in KEY_OPTIONS if name in options})
         policy = make_policy(self._loading.storage, self._policy, dict(options))
         bridge: Bridge = PortalBridge() if loop is None else LoopBridge(loop)
@@ -286,7 +300,7 @@ class Cache:
         def decorate(function: Any) -> Any:
             return self._decorate(function, policy, keys, bridge, options)
 
-        return decorate
+        return decorate if function is None else decorate(function)
 
     def _decorate(
         self,

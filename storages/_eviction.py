@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Protocol, runtime_checkable
 
+from gecaso.errors import ConfigurationError
+
 from ._tinylfu import TinyLFU
 
 __all__ = ["LRU", "Evictable", "EvictionPolicy", "make_policy"]
@@ -76,7 +78,7 @@ def make_policy(policy: object, maxsize: int | None, maxbytes: int | None) -> Ev
     """Return the policy meant by a name, or the one given; None where nothing is bounded."""
     if isinstance(policy, str):
         if policy not in ("tinylfu", "lru"):
-            raise ValueError(f"policy must be {_CHOICES}, not {policy!r}")
+            raise ConfigurationError(f"policy must be {_CHOICES}, not {policy!r}")
         if maxsize is maxbytes is None:
             return None
         if policy == "lru":

@@ -36,6 +36,8 @@ class Room:
         self.maxbytes = check_bound(maxbytes, "maxbytes")
         if weigh is not None and maxbytes is None:
             raise ValueError("weigh= says what a value weighs: give maxbytes= to bound that")
+        if weigh is not None and not callable(weigh):  # pyright: ignore[reportUnnecessaryComparison] - users may not check types
+            raise TypeError(f"weigh must be a function of a value, not {weigh!r}")
         self._weigh: Callable[[Any], int] = estimate if weigh is None else weigh
         self.policy = self._make_policy(policy)
         self.count = 0
@@ -53,7 +55,8 @@ class Room:
         """Return what an entry weighs. Raises `ValueTooLarge` for what never fits."""
         if self.maxbytes is None or entry.kind == "uncacheable":  # which is a mark, not a value
             return 0
-        weight: Any = self._weigh(entry.value)
+        # What the user weighs are values; an error that is kept is none.
+        weight: Any = (self._weigh if entry.kind == "value" else estimate)(entry.value)
         if not isinstance(weight, int) or weight < 0:
             raise TypeError(f"weigh= must return a number of bytes, a whole one, not {weight!r}")
         if weight > self.maxbytes:

@@ -188,6 +188,26 @@ async def test_functions_share_the_storage_and_have_their_own_entries() -> None:
     assert (f.stats.loads, g.stats.loads, h.stats.loads) == (2, 1, 2)
 
 
+async def test_a_function_needs_no_options_to_be_cached() -> None:
+    cache = Cache(MemoryStorage(), ttl=60)
+
+    @cache.cached
+    async def f(x: int) -> int:
+        return 2 * x
+
+    class Shop:
+        @cache.cached
+        def price(self, item: str) -> int:
+            return len(item)
+
+    assert [await f(2), await f(2), Shop().price("tea")] == [4, 4, 3]
+    assert f.stats.loads == 1
+    assert f.cache_parameters()["ttl"] == 60.0
+    not_a_function: Any = MemoryStorage()
+    with pytest.raises(TypeError, match="is no function"):
+        cache.cached(not_a_function)
+
+
 async def test_the_condition_and_parameters_of_a_cache_are_those_of_its_functions() -> None:
     clock = FakeClock()
     cache = Cache(MemoryStorage(clock=clock), condition=bool)

@@ -99,6 +99,7 @@ def test_options_of_the_client_library_stay_in_the_url() -> None:
         ("memory://?isolate=perhaps", "true or false"),
         ("memory://?ttl=soon", "ttl=soon"),
         ("memory://?ttl=-1", "ttl=-1"),
+        ("memory://?policy=lfu", "policy must be 'tinylfu', 'lru'"),
         ("memory://?clock=x", r"storage_from_url\(url, clock=…\)"),
         ("sqlite://", "path"),
         ("redis://localhost:1/0?namespce=x", "Did you mean namespace?"),

@@ -130,7 +130,11 @@ def _kind(name: str, data: bytes, format: Format) -> Format:
             f"{name} is neither a recording of gecaso nor text; a recording is made by "
             "`with storage.recording(path):`"
         )
-    return "csv" if name.lower().endswith(".csv") else "text"
+    first = data.lstrip()[:1000].decode("utf-8-sig", "replace").partition("\n")[0]
+    columns = _columns(first)
+    if len(columns) == 1:  # which needs no name
+        return "csv" if columns == ["key"] and name.lower().endswith(".csv") else "text"
+    return "csv" if "key" in columns or name.lower().endswith(".csv") else "text"
 
 
 def _part_below(limit: bytes, codes: Iterable[bytes]) -> float:
@@ -249,24 +253,38 @@ def _keys(name: str, data: bytes, kind: Format) -> _Keys:
     return _Keys([line for line in text.splitlines() if line])
 
 
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _columns(line: str) -> list[str]:
+    """Return the names of the columns that a line gives, as they are meant."""
+    return [name.strip().strip('"').lower() for name in line.split(_delimiter(line))]
+
+
 def _csv(name: str, text: str) -> _Keys:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or []
+    lines = io.StringIO(text.lstrip("\r\n"), newline="")
+    first = lines.readline()
+    columns = _columns(first)
+    rows = csv.DictReader(lines, columns, delimiter=_delimiter(first))
     if "key" not in columns:
         raise ValueError(
             f"{name} has no column 'key': its first line must name the columns, key and perhaps "
-            f"time and size; it names {', '.join(columns) or 'none'}"
+            f"time and size; it names {', '.join(columns)}"
         )
     found = _Keys([], [] if "time" in columns else None)
-    for row in rows:
-        try:
+    try:
+        for row in rows:
+            if row["key"] is None:
+                raise ValueError("the line ends before the key")
             if found.times is not None:
                 found.times.append(_moment(row["time"]))
             if row.get("size"):
                 found.sizes[row["key"]] = int(row["size"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}, line {rows.line_num}: {error}") from None
-        found.keys.append(row["key"])
+            found.keys.append(row["key"])
+    except (TypeError, ValueError, csv.Error) as error:
+        line = rows.line_num + (2 if isinstance(error, csv.Error) else 1)  # it was not counted yet
+        raise ValueError(f"{name}, line {line}: {error}") from None
     return found
 
 

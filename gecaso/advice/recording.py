@@ -2,8 +2,10 @@
 
 Whether a key is recorded is known when its entry is stored. A hit sets the entry's flag ``hot`` as
 it always does; a thread looks at the flags of the recorded entries some fifty times a second, and
-notes those that were set. So several hits of a key within such a while are noted once; how many
-requests there were in all is counted, and `gecaso.advice.simulating` takes the others for hits.
+notes those that were set. So do the misses, which pay for it, after as many of them as there are
+flags: the busier a storage is, the more happens within a fiftieth of a second. Several hits of a
+key within such a while are noted once; how many requests there were in all is counted, and
+`gecaso.advice.simulating` takes the others for hits.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "record"]
 
+FEWEST_MISSES = 32
+"""Between two looks at the flags by misses, however few flags there are."""
+
 
 class Recorder:
     """Notes the requests of a storage's keys in a file; made by ``storage.recording(path)``.
@@ -56,6 +61,7 @@ class Recorder:
         self._salts: WeakKeyDictionary[Owner, bytes] = WeakKeyDictionary()
         self._watched: dict[int, tuple[weakref.ref[Entry], bytes]] = {}
         self._sink.scan = functools.partial(_scan, self._watched)
+        self._misses = 0  # since the last look
         self._storage: weakref.ref[EntryStorage] | None = None
 
     def __repr__(self) -> str:
@@ -146,6 +152,10 @@ class Recorder:
         """Note what was stored in this process; ``weigh(entry)`` gives bytes."""
         if self.is_partial and key.owner not in self._owners:
             return
+        self._misses += 1
+        if self._misses >= max(FEWEST_MISSES, len(self._watched)):
+            self._misses = 0
+            self._sink.try_look()
         code = self._code(key)
         distinct.count(self._sink.registers, code)
         if code < self._limit and entry.kind == "value":

@@ -91,6 +91,14 @@ class Sink:
         with self._lock:
             self._look()
 
+    def try_look(self) -> None:
+        """Do so, unless another thread is at it or writes."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+
     def _look(self) -> None:
         before, self._last = self._last, time.monotonic() - self._begin
         items = _taken(self.items) + self.scan()

@@ -181,7 +181,7 @@ class History:
         >>> await user(7)
         'user 7'
         >>> print(history)
-          #   Task-...              Task-...
+          #   Task-...              gecaso load
           1   read begins
           2                         load begins
           3                         load ends: 'user 7'

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.traces import zipf
-from gecaso import MemoryStorage, cached
+from gecaso import MemoryStorage, advice, cached
 from gecaso.cli import main
 
 
@@ -99,6 +99,12 @@ def test_without_arguments_it_prints_help() -> None:
         [sys.executable, "-m", "gecaso"], check=True, capture_output=True, text=True
     )
     assert "advise" in run.stdout
+
+
+def test_the_names_of_the_package_are_all_there() -> None:
+    assert all(getattr(advice, name) is not None for name in advice.__all__)
+    assert set(advice.__all__) <= set(dir(advice))
+    assert not hasattr(advice, "advize")
 
 
 @pytest.mark.process

@@ -124,13 +124,34 @@ def test_a_csv_may_have_times_and_sizes_and_is_merged_by_times(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "a\nb\na\n"),
+        ("t.csv", "key\na\nb\na\n"),
+        ("t.csv", '"key"\r\n"a"\r\n"b"\r\n"a"\r\n'),
+        ("t.csv", "Time, Key\n1,a\n2,b\n3,a\n"),
+        ("t.csv", "key;time\na;1\nb;2\na;3\n"),
+        ("t.tsv", "time\tkey\n1\ta\n2\tb\n3\ta\n"),
+        ("keys.txt", "\ufefftime,key\n1,a\n2,b\n3,a\n"),
+    ],
+)
+def test_csv_is_read_as_people_write_it(tmp_path: Path, name: str, text: str) -> None:
+    trace = read([written(tmp_path / name, text)])
+    assert trace.codes == [A, B, A]
+    assert (trace.times is not None) == ("time" in text.lower())
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("t.csv", "id,time\n1,2\n", "no column 'key'"),
         ("t.csv", "key,time\na,noon\n", r"t\.csv, line 2: time is a number"),
         ("t.csv", "key,size\na,big\n", r"t\.csv, line 2"),
         ("t.csv", "key,time\na\n", r"t\.csv, line 2"),
+        ("t.csv", f"key,time\n{'a' * 200_000},1\n", r"t\.csv, line 2: field larger than"),
+        ("t.csv", "time,key\n1\n", r"t\.csv, line 2: the line ends before"),
         ("t.txt", "", "it is empty"),
+        ("t.csv", "", "it is empty"),
         ("t.txt", b"\xff\xfe\xfa", "no text in UTF-8"),
         ("t.bin", b"PK\x03\x04\x00\x00", "neither a recording"),
     ],

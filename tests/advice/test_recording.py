@@ -9,13 +9,14 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from gecaso import Cache, MemoryStorage, cached
 from gecaso.advice import distinct, form
-from gecaso.advice.reading import Trace, read
+from gecaso.advice.reading import Trace, read, trace_of
 from gecaso.advice.recording import Recorder
 from gecaso.advice.simulating import Model
 from gecaso.entry import Entry
@@ -145,6 +146,26 @@ def test_many_hits_at_once_are_noted_once_and_all_are_counted(tmp_path: Path) ->
     assert len(trace) <= 2
     assert trace.total == 1000
     assert Model(trace).lru(1) == pytest.approx(1.0, abs=0.01)
+
+
+def test_misses_look_at_the_flags_where_all_happens_within_a_fiftieth_of_a_second(
+    tmp_path: Path,
+) -> None:
+    storage = MemoryStorage(500)
+
+    @cached(storage)
+    def double(x: int) -> int:
+        return 2 * x
+
+    random = Random(1)
+    keys = [int(random.paretovariate(0.4)) % 10_000 for _ in range(30_000)]
+    with storage.recording(tmp_path / "t.bin", sample=1.0) as recorder:
+        recorder._sink._stop.set()  # pyright: ignore[reportPrivateUsage] - its thread looks when it likes
+        for key in keys:
+            double(key)
+    found, really = Model(read([recorder.path])), Model(trace_of(map(str, keys)))
+    for size in 200, 500, 1000:
+        assert found.lru(size) == pytest.approx(really.lru(size), abs=0.03)
 
 
 async def test_lookups_without_a_function_are_recorded(tmp_path: Path) -> None:

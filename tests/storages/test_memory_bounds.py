@@ -422,6 +422,26 @@ def test_weighing_without_a_bound_is_refused() -> None:
         MemoryStorage(10, weigh=len)
 
 
+def test_an_error_that_is_kept_is_weighed_by_the_estimate() -> None:
+    storage = MemoryStorage(maxbytes=10_000, weigh=len)
+
+    @cached(storage, error_ttl={LookupError: 10})
+    def find(name: str) -> str:
+        raise LookupError(name)
+
+    for _ in range(2):
+        with pytest.raises(LookupError, match="Ada"):
+            find("Ada")
+    assert find.stats.loads == 1
+    assert 0 < storage.info().weight < 10_000
+
+
+def test_what_is_no_function_does_not_weigh() -> None:
+    weigh: Any = 10
+    with pytest.raises(TypeError, match="weigh must be a function"):
+        MemoryStorage(maxbytes=100, weigh=weigh)
+
+
 # -- who is told ---------------------------------------------------------------------------------
 
 

@@ -56,7 +56,19 @@ def in_cache_plain(id: int, *, full: bool = False) -> User:
     raise NotImplementedError
 
 
+@Cache().cached
+async def bare_in_cache(id: int, *, full: bool = False) -> User:
+    raise NotImplementedError
+
+
+@Cache().cached
+def bare_in_cache_plain(id: int, *, full: bool = False) -> User:
+    raise NotImplementedError
+
+
 async def results() -> None:
+    assert_type(await bare_in_cache(7), User)
+    assert_type(bare_in_cache_plain(7), User)
     assert_type(await bare(7), User)
     assert_type(await called(7, full=True), User)
     assert_type(await stored(id=7), User)
