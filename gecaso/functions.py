@@ -202,7 +202,8 @@ class Function:
 
     def _asks_first(self) -> bool:
         """Whether a hit, too, takes the long way."""
-        if self.recorder is not None and not getattr(self.loading.local, "tells", True):
+        recorder, local = self.recorder, self.loading.local
+        if recorder is not None and (recorder.is_exact or not getattr(local, "tells", True)):
             return True
         return bool(self.policy.bypass or self.policy.load or switch.is_off())
 

@@ -6,6 +6,9 @@ notes those that were set. So do the misses, which pay for it, after as many of 
 flags: the busier a storage is, the more happens within a fiftieth of a second. Several hits of a
 key within such a while are noted once; how many requests there were in all is counted, and
 `gecaso.advice.simulating` takes the others for hits.
+
+Who records half of the keys or more wants to know exactly: then every call takes the long way, and
+is noted in its turn.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "record"]
 
+EXACT_FROM = 0.5
+"""The part of the keys from which on nobody can mean it to cost nothing."""
 FEWEST_MISSES = 32
 """Between two looks at the flags by misses, however few flags there are."""
 
@@ -54,6 +59,8 @@ class Recorder:
             )
         self.sample = sample
         self.is_partial = is_partial
+        self.is_exact = sample >= EXACT_FROM
+        """Whether every request is noted as it comes, at the price of the long way."""
         self._limit = form.limit_of(sample)
         self._sink = Sink(path, sample)
         self._close_sink = weakref.finalize(self, self._sink.close)  # at exit, too

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gecaso import Cache, MemoryStorage, cached
-from gecaso.advice import distinct, form
+from gecaso.advice import distinct, form, recording
 from gecaso.advice.reading import Trace, read, trace_of
 from gecaso.advice.recording import Recorder
 from gecaso.advice.simulating import Model
@@ -46,6 +46,12 @@ def expected(keys: list[Any], times: int) -> dict[bytes, int]:
 
 def entries_of(storage: MemoryStorage, function: Any) -> list[Entry]:
     return list(storage.partition(function.key(0).owner).entries.values())
+
+
+@pytest.fixture
+def by_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch flags for a sample of any size: with all keys in it a test knows what is recorded."""
+    monkeypatch.setattr(recording, "EXACT_FROM", 2)
 
 
 def storages() -> list[EntryStorage]:
@@ -94,7 +100,7 @@ def test_hits_of_what_was_stored_before_are_recorded(tmp_path: Path) -> None:
     assert double.stats.loads == len(KEYS)
 
 
-def test_a_hit_does_nothing_that_it_does_not_do_anyway(tmp_path: Path) -> None:
+def test_a_hit_does_nothing_that_it_does_not_do_anyway(tmp_path: Path, by_flags: None) -> None:
     storage = MemoryStorage()
 
     @cached(storage)
@@ -109,7 +115,7 @@ def test_a_hit_does_nothing_that_it_does_not_do_anyway(tmp_path: Path) -> None:
         assert all(type(entry) is Entry for entry in entries_of(storage, double))
 
 
-def test_the_policy_sees_the_hits_that_were_recorded(tmp_path: Path) -> None:
+def test_the_policy_sees_the_hits_that_were_recorded(tmp_path: Path, by_flags: None) -> None:
     storage = MemoryStorage()
 
     @cached(storage)
@@ -128,7 +134,9 @@ def test_the_policy_sees_the_hits_that_were_recorded(tmp_path: Path) -> None:
     assert counted(read([recorder.path])) == {code(double.key(1)): 2}
 
 
-def test_many_hits_at_once_are_noted_once_and_all_are_counted(tmp_path: Path) -> None:
+def test_many_hits_at_once_are_noted_once_and_all_are_counted(
+    tmp_path: Path, by_flags: None
+) -> None:
     storage = MemoryStorage()
 
     @cached(storage)
@@ -430,3 +438,24 @@ def test_a_function_that_raises_is_recorded_as_asked_for(tmp_path: Path) -> None
 def test_so_many_keys_that_no_register_counts_on_are_very_many() -> None:
     last, half = distinct._LONGEST, distinct.REGISTERS // 2  # pyright: ignore[reportPrivateUsage] - its largest rank
     assert distinct.estimate(bytes([last] * half + [last + 1] * half)) > 1e12
+
+
+@pytest.mark.parametrize("make", [MemoryStorage, lambda: MemoryStorage(50)])
+def test_who_records_half_of_the_keys_or_more_has_each_request_in_its_turn(
+    make: Callable[[], MemoryStorage], tmp_path: Path
+) -> None:
+    storage, random = make(), Random(3)
+
+    @cached(storage)
+    def double(x: int) -> int:
+        return 2 * x
+
+    asked = [int(random.paretovariate(0.5)) for _ in range(3000)]
+    with storage.recording(tmp_path / "trace", sample=1) as recorder:
+        for number in asked:
+            assert double(number) == 2 * number
+    hits = double.stats.hits
+    codes = [code(double.key(number)) for number in asked]
+    assert list(read([recorder.path]).codes) == codes
+    double(asked[-1])
+    assert double.stats.hits == hits + 1  # the shortest path again, and it counts on
