@@ -22,7 +22,7 @@ from collections.abc import (
     Mapping,
 )
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from gecaso.health import Health
 
 __all__ = ["LOCKS", "PROBE", "BaseStorage", "EntryStorage"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("gecaso")
 
@@ -255,7 +257,7 @@ class EntryStorage(BaseStorage):
         wanted = as_key(key)
         if self.recorder is not None:
             self.recorder.looked_up(wanted)
-        entry = await self.lookup(wanted)
+        entry = await self._told("get", self.lookup(wanted), wanted)
         if entry is None or not self.now() < (entry.dead_after if stale else entry.fresh_until):
             raise KeyError(key)
         if stale and entry.kind != "value":
@@ -270,11 +272,12 @@ class EntryStorage(BaseStorage):
         A load of this key that is under way will not overwrite it.
         """
         entry = self.new_entry(value, self.default_ttl if ttl == "default" else ttl)
-        await self.store({as_key(key): entry})
+        wanted = as_key(key)
+        await self._told("set", self.store({wanted: entry}), wanted)
 
     async def remove(self, *keys: Any) -> None:
         """Remove the values stored under ``keys``. Loads under way will not be stored."""
-        await self.discard([as_key(key) for key in keys])
+        await self._told("remove", self.discard([as_key(key) for key in keys]))
 
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
         """Return the fresh values of those ``keys`` that are there, in one round trip."""
@@ -282,7 +285,7 @@ class EntryStorage(BaseStorage):
         if self.recorder is not None:
             for key in asked:
                 self.recorder.looked_up(key)
-        found = await self.fetch(asked)
+        found = await self._told("get_many", self.fetch(asked))
         now = self.now()
         return {asked[key]: entry.value for key, entry in found.items() if now < entry.fresh_until}
 
@@ -295,7 +298,25 @@ class EntryStorage(BaseStorage):
         """Store every value of a mapping under its key, for ``ttl``."""
         if ttl == "default":
             ttl = self.default_ttl
-        await self.store({as_key(key): self.new_entry(value, ttl) for key, value in values.items()})
+        entries = {as_key(key): self.new_entry(value, ttl) for key, value in values.items()}
+        await self._told("set_many", self.store(entries))
+
+    def _told(self, operation: str, work: Awaitable[T], key: Key | None = None) -> Awaitable[T]:
+        """Return what comes of ``work``; what it meets counts for the storage's health."""
+        return self._watched(operation, work, key)
+
+    async def _watched(self, operation: str, work: Awaitable[T], key: Key | None) -> T:
+        from gecaso.trouble import trouble_of  # programs without a server have none
+
+        trouble = trouble_of(self)
+        try:
+            result = await work
+        except StorageError as error:
+            trouble.failed(self.guarded, operation, error, key)
+            raise
+        if trouble.breaker.failures:
+            trouble.succeeded(self.guarded)
+        return result
 
     def new_entry(self, value: Any, ttl: Duration | None = None, *, cost: float = 0.0) -> Entry:
         """Return an entry that is fresh from now on for ``ttl``."""

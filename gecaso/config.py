@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from gecaso import storages
 from gecaso.durations import seconds
-from gecaso.errors import ConfigurationError
+from gecaso.errors import ConfigurationError, UnknownOption
 from gecaso.policy import nearest_name
 from gecaso.storage import BaseStorage, EntryStorage
 
@@ -59,7 +59,8 @@ def storage_from_url(url: str, **options: Any) -> BaseStorage:
     long a value is kept when neither `set` nor `cached` says. ``options`` are options that a URL
     cannot hold, such as ``types=[…]``, or should not, such as ``secret=``.
 
-    Raises `ConfigurationError` that tells which part of the URL is wrong, without its password.
+    Raises `ConfigurationError` that tells which part of the URL is wrong, without its password, and
+    `UnknownOption` for one of the ``options`` that the storage does not take.
 
     >>> storage_from_url("memory://?maxsize=1000&ttl=5m")
     <MemoryStorage: 0 of 1000 entries, 0 leases>
@@ -74,8 +75,9 @@ def storage_from_url(url: str, **options: Any) -> BaseStorage:
     cls: Factory = getattr(storages, name)
     options_of = _parameters(cls, has_place=scheme not in NO_PLACE)
     given, rest = _read_query(parts, options_of, is_clients=is_clients)
+    given |= _beside(options, options_of)
     ttl = given.pop("ttl", None)
-    storage = cls(*_place(parts, scheme, rest), **{**given, **options})
+    storage = cls(*_place(parts, scheme, rest), **given)
     if ttl is not None:
         assert isinstance(storage, EntryStorage)
         storage.default_ttl = ttl
@@ -124,6 +126,10 @@ def _split(url: str) -> tuple[SplitResult, str]:
 
 def _place(parts: SplitResult, scheme: str, rest: list[tuple[str, str]]) -> tuple[Any, ...]:
     """Return what the storage's class takes as its place."""
+    if parts.fragment:
+        raise ConfigurationError(
+            f"the {scheme}:// URL ends at its #; write a # that is meant as %23"
+        )
     if scheme in NO_PLACE:
         if parts.netloc or parts.path.strip("/"):
             raise ConfigurationError(f"a {scheme}:// URL has neither host nor path")
@@ -135,11 +141,8 @@ def _place(parts: SplitResult, scheme: str, rest: list[tuple[str, str]]) -> tupl
         return (path,)
     if SCHEMES[scheme] is MEMCACHED and not parts.netloc:
         raise ConfigurationError(f"the host of the {scheme}:// URL is missing")
-    if scheme == "memcached" and "," in parts.netloc:
-        return ([server for server in parts.netloc.split(",") if server],)
     query = f"?{urlencode(rest)}" if rest else ""
-    place = f"{scheme}://{parts.netloc}{parts.path}{query}"  # `geturl` makes unix:/path
-    return (place + (f"#{parts.fragment}" if parts.fragment else ""),)
+    return (f"{scheme}://{parts.netloc}{parts.path}{query}",)  # `geturl` makes unix:/path
 
 
 def _read_query(
@@ -164,6 +167,25 @@ def _read_query(
             meant = _meant(name, {*parameters, "ttl"})
             raise ConfigurationError(f"the URL has an option that nobody takes: {name}.{meant}")
     return ours, rest
+
+
+def _beside(options: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
+    """Return the options that were given beside the URL, which are those that may stand in it."""
+    for name in options:
+        if name not in parameters and name != "ttl":
+            nearest = nearest_name(name, {*parameters, "ttl"})
+            raise UnknownOption(
+                f"the storage has no option {name!r}.{_meant(name, {*parameters, 'ttl'})}",
+                option=name,
+                nearest=nearest,
+            )
+    ttl = options.get("ttl")
+    if ttl is None:
+        return dict(options)
+    try:
+        return {**options, "ttl": seconds(ttl)}
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _read(name: str, text: str, read: Callable[[str], Any]) -> Any:

@@ -83,21 +83,8 @@ class Guard:
         self._start_retry()
 
     def failed(self, operation: str, error: StorageError, key: Key | None = None) -> None:
-        """A read, lease or commit has failed; the call goes on without the storage.
-
-        Trouble of a part is that part's own: what the storage has elsewhere is used as before.
-        """
-        was_open = self.breaker.is_open
-        self._trouble.last_error = str(error)
-        if error.part is None:
-            self.breaker.failed()
-        storage = self._storage()
-        if self.breaker.is_open and not was_open:
-            logger.warning("%r is left alone for a while: %s", storage, error)
-        if events.hooks:
-            events.emit(
-                events.StorageFailed(storage=storage, key=key, operation=operation, error=error)
-            )
+        """A read, lease or commit has failed; the call goes on without the storage."""
+        self._trouble.failed(self._storage(), operation, error, key)
 
     async def _probe(self) -> None:
         alive = False

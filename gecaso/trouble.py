@@ -1,17 +1,22 @@
-"""The trouble of a storage as this process sees it: state alone, which `gecaso.guard` acts on."""
+"""The trouble of a storage as this process sees it, and who is told: `gecaso.guard` acts on it."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from gecaso import events
 from gecaso.breaker import Breaker
 from gecaso.weak import WeakTable
 
 if TYPE_CHECKING:
     from gecaso.base import EntryStorage
+    from gecaso.errors import StorageError
     from gecaso.keys import Key
 
 __all__ = ["Mark", "Trouble", "trouble_of"]
+
+logger = logging.getLogger("gecaso")
 
 
 class Mark:
@@ -33,6 +38,34 @@ class Trouble:
 
     def __repr__(self) -> str:
         return f"<Trouble: {self.breaker!r}, {len(self.pending)} invalidations pending>"
+
+    def failed(
+        self,
+        storage: EntryStorage | None,
+        operation: str,
+        error: StorageError,
+        key: Key | None = None,
+    ) -> None:
+        """An operation of the storage has failed.
+
+        Trouble of a part is that part's own: what the storage has elsewhere is used as before.
+        """
+        was_open = self.breaker.is_open
+        self.last_error = str(error)
+        if error.part is None:
+            self.breaker.failed()
+        if self.breaker.is_open and not was_open:
+            logger.warning("%r is left alone for a while: %s", storage, error)
+        if events.hooks:
+            events.emit(
+                events.StorageFailed(storage=storage, key=key, operation=operation, error=error)
+            )
+
+    def succeeded(self, storage: EntryStorage) -> None:
+        """The storage has answered somebody who asks it whatever the breaker says."""
+        if self.breaker.is_open:
+            logger.info("%r is back", storage)
+        self.breaker.succeeded()
 
 
 _troubles: WeakTable[EntryStorage, Trouble] = WeakTable()

@@ -6,18 +6,18 @@ import asyncio
 import logging
 import time
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from gecaso.entry import Entry
-from gecaso.errors import StorageError
+from gecaso.errors import GecasoError, StorageError
 
 from ._batch import Batch, Calls, fail, settle
 from ._memcached_client import Connections
 from ._memcached_leases import Leasing
-from ._memcached_link import Link
+from ._memcached_link import Link, Work
 from ._memcached_parts import Head
 from ._memcached_pool import Pool, View
 from ._memcached_server import Server
@@ -147,14 +147,16 @@ class Here:
     async def run(
         self,
         jobs: Mapping[Job, bytes],
-        work: Callable[[list[Job], Connections], Awaitable[Result]],
+        begin: Callable[[list[Job]], Work[Result]],
         *,
         urgent: bool = False,
         everywhere: bool = False,
         at_once: int = AT_ONCE,
         started: Callable[[list[Job], Link, asyncio.Task[Result]], None] | None = None,
     ) -> Outcomes[Job, Result]:
-        """Run ``work(jobs, client)`` on each server, for the jobs whose names are its own.
+        """Run ``begin(jobs)(client)`` on each server, for the jobs whose names are its own.
+
+        What ``begin`` takes, such as packing, is our time, and only the rest the server's.
 
         What is ``urgent`` is tried on servers that are left alone, too; what goes ``everywhere``
         also where other processes may still look for a key that has moved. Of more jobs than
@@ -176,8 +178,13 @@ class Here:
                     if server in view.servers.values():
                         outcomes.failures.append((wanted, server.left_alone()))
                     continue
+                try:
+                    work = begin(some)
+                except GecasoError as error:  # what cannot be packed is no trouble of the server
+                    outcomes.failures.append((wanted, error))
+                    continue
                 link = self.link(server)
-                task = link.start(partial(work, some))
+                task = link.start(work)
                 tasks[server] = wanted, task
                 if rest:
                     later[server] = rest

@@ -20,9 +20,10 @@ from ._memcached_client import Connections
 from ._memcached_server import Server
 from ._memcached_wire import Found, Refusal, Values
 
-__all__ = ["Link", "each"]
+__all__ = ["Link", "Work", "each"]
 
 T = TypeVar("T")
+Work = Callable[[Connections], Awaitable[T]]
 
 logger = logging.getLogger("gecaso")
 
@@ -58,11 +59,11 @@ class Link:
 
     # --- operations -----------------------------------------------------------------------------
 
-    def start(self, work: Callable[[Connections], Awaitable[T]]) -> asyncio.Task[T]:
+    def start(self, work: Work[T]) -> asyncio.Task[T]:
         """Run ``work(client)`` in a task of its own, for at most ``timeout`` seconds."""
         return self._task(self._run(work))
 
-    async def run(self, work: Callable[[Connections], Awaitable[T]]) -> T:
+    async def run(self, work: Work[T]) -> T:
         """The same, and return its result. Cancelling the caller does not end the work."""
         task = self.start(work)
         await asyncio.wait((task,))
@@ -107,7 +108,7 @@ class Link:
         if not task.cancelled():
             task.exception()  # its caller may be gone
 
-    async def _run(self, work: Callable[[Connections], Awaitable[T]]) -> T:
+    async def _run(self, work: Work[T]) -> T:
         server, client = self.server, self._client
         limit = server.timeout if self.is_connected else server.connect_timeout
         try:

@@ -18,7 +18,7 @@ from ._memcached_leases import (
     end_marks,
     names_of,
 )
-from ._memcached_link import each
+from ._memcached_link import Work, each
 from ._memcached_records import GONE, Mark, WireKeys, exptime
 from ._memcached_wire import Found
 
@@ -59,15 +59,17 @@ class Operations:
         kept = await each([renew(client, one, self.name(one.key), until) for one in leases])
         return {lease.key for lease, ours in zip(leases, kept, strict=True) if ours}
 
-    async def commit(
-        self, entries: Mapping[Lease, Entry], leases: list[Lease], client: Connections
-    ) -> set[Key]:
-        commit = self._leasing.commit
+    def commit(self, entries: Mapping[Lease, Entry], leases: list[Lease]) -> Work[set[Key]]:
         packed = [(lease, *self._packed(lease.key, entries[lease])) for lease in leases]
-        done = await each(
-            [commit(client, lease, name, data, entries[lease]) for lease, name, data in packed]
-        )
-        return {lease.key for lease, stored in zip(leases, done, strict=True) if stored}
+
+        async def work(client: Connections) -> set[Key]:
+            commit = self._leasing.commit
+            done = await each(
+                [commit(client, lease, name, data, entries[lease]) for lease, name, data in packed]
+            )
+            return {lease.key for lease, stored in zip(leases, done, strict=True) if stored}
+
+        return work
 
     async def release(self, leases: Iterable[Lease], client: Connections) -> None:
         held = [(self.name(lease.key), lease) for lease in leases]
@@ -77,34 +79,41 @@ class Operations:
 
     # --- writing without a lease ------------------------------------------------------------------
 
-    async def put(
-        self, entries: Mapping[Key, Entry], keys: list[Key], client: Connections
-    ) -> set[Key]:
+    def put(self, entries: Mapping[Key, Entry], keys: list[Key]) -> Work[set[Key]]:
         """Store entries whatever is there."""
         packed = [(entries[key], *self._packed(key, entries[key])) for key in keys]
-        await client.delete_in_order([WireKeys.beside(name) for _, name, _ in packed])
-        items: list[Item] = []
-        for entry, name, data in packed:
-            expiry = self._expiry(entry)
-            items.append((name, await client.placed(name, data, entry.version, expiry), expiry))
-        await client.set_all(items)
-        return set(keys)
 
-    async def swap(
+        async def work(client: Connections) -> set[Key]:
+            await client.delete_in_order([WireKeys.beside(name) for _, name, _ in packed])
+            items: list[Item] = []
+            for entry, name, data in packed:
+                expiry = self._expiry(entry)
+                items.append((name, await client.placed(name, data, entry.version, expiry), expiry))
+            await client.set_all(items)
+            return set(keys)
+
+        return work
+
+    def swap(
         self,
         entries: Mapping[Key, Entry],
         versions: Mapping[Key, bytes | None],
         keys: list[Key],
-        client: Connections,
-    ) -> set[Key]:
+    ) -> Work[set[Key]]:
         """Store entries where the version stored is the expected one."""
-        done = await each(
-            [self._swap(client, key, entries[key], versions.get(key)) for key in keys]
-        )
-        return {key for key, stored in zip(keys, done, strict=True) if stored}
+        packed = {key: self._packed(key, entries[key]) for key in keys}
 
-    async def _swap(self, client: Connections, key: Key, new: Entry, version: bytes | None) -> bool:
-        name, packed = self._packed(key, new)
+        async def work(client: Connections) -> set[Key]:
+            done = await each(
+                [self._swap(client, *packed[key], entries[key], versions.get(key)) for key in keys]
+            )
+            return {key for key, stored in zip(keys, done, strict=True) if stored}
+
+        return work
+
+    async def _swap(
+        self, client: Connections, name: bytes, packed: bytes, new: Entry, version: bytes | None
+    ) -> bool:
         expiry, data = self._expiry(new), b""
         for _ in range(TRIES):
             found = (await client.look((name,))).get(name)

@@ -29,6 +29,7 @@ ADVICE = {
     "of its namespace; +scan to clear, +client for changes(), +wait for wait_replicas, +role with "
     "Sentinel and replicas, +cluster, +readonly and +asking in a cluster",
     "MOVED": "it is part of a Redis Cluster; give the URL as redis+cluster://host:port",
+    "cluster support disabled": "it is a server of its own; give the URL as redis://host:port/0",
     "CLUSTERDOWN": "its cluster is down: some slots have no node; cluster-require-full-coverage no "
     "lets the others go on",
     "TRYAGAIN": "the slot of this key is being moved to another node",

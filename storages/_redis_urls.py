@@ -131,6 +131,8 @@ def _of_url(url: str, *times: float) -> Dial | ClusterPlace:
     scheme = url.split("://", 1)[0] if "://" in url else ""
     base, _, shape = scheme.partition("+")
     if scheme == "unix":
+        if not urlsplit(url).path:
+            raise ConfigurationError("the path of the socket is missing: unix:///path/to/socket")
         return _dial(url, scheme, *times)
     if base in PLAIN and shape in ("", "sentinel", "cluster"):
         parts = urlsplit(url)
@@ -172,7 +174,7 @@ def _of_sentinel_url(
     tls = start.partition("://")[0]
     sentinels = [
         _dial(f"{tls}://{place}?{urlencode(theirs)}", scheme, *times)
-        for place in _each(places, 26379)
+        for place in _each(scheme, places, 26379)
     ]
     # The address is a stand-in: each connecting asks for it anew.
     dial = _dial(f"{start}master:6379/{database}?{urlencode(ours)}", scheme, *times)
@@ -184,16 +186,19 @@ def _of_cluster_url(
 ) -> ClusterPlace:
     if path.strip("/") not in ("", "0"):
         raise ConfigurationError(f"a Redis Cluster has only database 0, not {path.strip('/')!r}")
-    return ClusterPlace(
-        tuple(_dial(f"{start}{place}?{query}", scheme, *times) for place in _each(places, 6379))
-    )
+    nodes = _each(scheme, places, 6379)
+    return ClusterPlace(tuple(_dial(f"{start}{place}?{query}", scheme, *times) for place in nodes))
 
 
-def _each(places: str, port: int) -> list[str]:
+def _each(scheme: str, places: str, port: int) -> list[str]:
     """Return each ``host:port`` of a list with commas."""
+    hosts = places.split(",")
+    if not all(host.partition(":")[0] for host in hosts):
+        raise ConfigurationError(
+            f"a host of the {scheme}:// URL is missing: {scheme}://host:{port},host2:{port}"
+        )
     return [
-        place if place.rpartition("]")[2].find(":") >= 0 else f"{place}:{port}"
-        for place in (places or "localhost").split(",")
+        place if place.rpartition("]")[2].find(":") >= 0 else f"{place}:{port}" for place in hosts
     ]
 
 

@@ -27,7 +27,7 @@ from gecaso.verifying import verify
 from ._memcached_client import Connections
 from ._memcached_here import IN_ONE_GO, Here, Outcomes
 from ._memcached_leases import Leasing, TimedLease
-from ._memcached_link import Link
+from ._memcached_link import Link, Work
 from ._memcached_ops import Operations
 from ._memcached_parts import Head
 from ._memcached_place import Place
@@ -220,7 +220,7 @@ class MemcachedStorage(EntryStorage):
 
     async def commit(self, entries: Mapping[Lease, Entry]) -> set[Key]:
         commit = partial(self._operations.commit, entries)
-        outcomes = await self._run(await self._still_there(entries), commit)
+        outcomes = await self._begin(await self._still_there(entries), commit)
         return _union(outcomes.some())
 
     async def release(self, leases: Iterable[Lease]) -> None:
@@ -253,11 +253,11 @@ class MemcachedStorage(EntryStorage):
             entries = {key: _shifted(entry, shift) for key, entry in entries.items()}
         if expect is not None:
             swap = partial(self._operations.swap, entries, expect)
-            return _union((await self._run(names, swap, urgent=True)).all())
+            return _union((await self._begin(names, swap, urgent=True)).all())
         if self._pool.is_settling:
             await self.discard(names)  # where the keys were, too
         put = partial(self._operations.put, entries)
-        return _union((await self._run(names, put, urgent=True, at_once=IN_ONE_GO)).all())
+        return _union((await self._begin(names, put, urgent=True, at_once=IN_ONE_GO)).all())
 
     async def discard(self, keys: Iterable[Key], *, keep_stale: bool = False) -> None:
         names, how = self._named(keys), {"urgent": True, "everywhere": True}
@@ -315,7 +315,12 @@ class MemcachedStorage(EntryStorage):
         work: Callable[[list[Job], Connections], Awaitable[Result]],
         **how: Any,
     ) -> Outcomes[Job, Result]:
-        return await self._here.get().run(jobs, work, **how) if jobs else Outcomes([], [])
+        return await self._begin(jobs, lambda some: partial(work, some), **how)
+
+    async def _begin(
+        self, jobs: Mapping[Job, bytes], begin: Callable[[list[Job]], Work[Result]], **how: Any
+    ) -> Outcomes[Job, Result]:
+        return await self._here.get().run(jobs, begin, **how) if jobs else Outcomes([], [])
 
     # --- names and data -----------------------------------------------------------------------
 

@@ -13,7 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gecaso
-from gecaso import ConfigurationError, GecasoError, config, storage_from_url, storages
+from gecaso import (
+    ConfigurationError,
+    GecasoError,
+    UnknownOption,
+    config,
+    storage_from_url,
+    storages,
+)
 from gecaso.keys import as_key
 from gecaso.packing import Packer
 from tests.doubles import DictStorage
@@ -77,6 +84,27 @@ def test_what_is_no_text_is_given_beside_the_url() -> None:
     assert Thing in storage.packer.types
 
 
+@pytest.mark.parametrize("url", ["redis://h", "memcached://h", "sqlite:///x", "postgresql://h/d"])
+def test_a_ttl_may_be_given_beside_the_url_and_counts_more(url: str) -> None:
+    for beside, ttl in ((60, 60), ("5m", 300), (None, None)):
+        for place in (url, f"{url}?ttl=9"):
+            storage: Any = storage_from_url(place, ttl=beside)
+            assert storage.default_ttl == ttl
+    with pytest.raises(ConfigurationError, match="soon"):
+        storage_from_url(url, ttl="soon")
+
+
+@pytest.mark.parametrize("url", ["memory://", "redis://h", "memcached://h", "postgresql://h/d"])
+def test_an_option_beside_the_url_that_nobody_takes_is_named(url: str) -> None:
+    with pytest.raises(UnknownOption, match="Did you mean ttl") as raised:
+        storage_from_url(url, tttl=5)
+    assert (raised.value.option, raised.value.nearest) == ("tttl", "ttl")
+
+
+def test_a_pool_of_memcached_may_have_a_login() -> None:
+    assert "a:1, b:2" in repr(storage_from_url("memcached://user:password@a:1,b:2"))
+
+
 def test_options_of_the_client_library_stay_in_the_url() -> None:
     storage: Any = storage_from_url("redis://localhost:1?db=3&namespace=x&health_check_interval=5")
     assert repr(storage).startswith("<RedisStorage localhost:1/3, namespace 'x'")
@@ -107,6 +135,15 @@ def test_options_of_the_client_library_stay_in_the_url() -> None:
         ("redis://[::1/0", "host"),
         ("redis://localhost/zero", "database"),
         ("memcached://", "host"),
+        ("memcached://a,,b", "host:port"),
+        ("redis+sentinel:///mymaster", "a host of the redis.sentinel:// URL is missing"),
+        ("redis+sentinel://a,,b/mymaster", "a host of the redis.sentinel:// URL is missing"),
+        ("redis+cluster://", "a host of the redis.cluster:// URL is missing"),
+        ("redis+cluster://a,,b", "a host of the redis.cluster:// URL is missing"),
+        ("redis+cluster://u:p@:7000", "a host of the redis.cluster:// URL is missing"),
+        ("unix://", "path"),
+        ("redis://h/0#1", "%23"),
+        ("sqlite:///a#b.db", "%23"),
     ],
 )
 def test_a_bad_url_says_which_part(url: str, part: str) -> None:

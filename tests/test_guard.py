@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -113,6 +113,46 @@ def test_a_failure_is_told_and_the_bypass_is_logged_once(
     assert (seen[0].operation, seen[0].error, seen[0].key) == ("lease", error, KEY)
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
+
+
+async def test_what_the_methods_of_a_storage_meet_counts_for_its_health(
+    storage: Distant, guard: Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gecaso")
+    error = in_trouble(storage)
+    tries: list[Callable[[], Awaitable[object]]] = [
+        lambda: storage.get("a key"),
+        lambda: storage.set("a key", 1),
+        lambda: storage.remove("a key"),
+        lambda: storage.get_many(["a key"]),
+        lambda: storage.set_many({"a key": 1}),
+    ]
+    seen = list[events.Event]()
+    with events.listening(seen.append):
+        for number, attempt in enumerate(tries, 1):
+            with pytest.raises(StorageError):
+                await attempt()  # at once, whatever the breaker says
+            assert storage.health().failures == number
+    told = [event.operation for event in seen if isinstance(event, events.StorageFailed)]
+    assert told == ["get", "set", "remove", "get_many", "set_many"]
+    assert (storage.health().state, storage.health().last_error) == ("down", str(error))
+    assert guard.bypasses(KEY)
+    storage.trouble = None
+    await storage.set("a key", 1)
+    assert storage.health().ok
+    assert not guard.bypasses(KEY)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_a_miss_is_no_trouble_and_ends_one(storage: Distant) -> None:
+    in_trouble(storage)
+    with pytest.raises(StorageError):
+        await storage.get("a key")
+    assert storage.health().state == "failing"
+    storage.trouble = None
+    with pytest.raises(KeyError):
+        await storage.get("a key")
+    assert storage.health().ok
 
 
 async def test_trouble_costs_a_call_one_failure_and_three_calls_the_storage(

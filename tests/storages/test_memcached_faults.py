@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from gecaso.entry import Busy
 from gecaso.errors import StorageError, StorageTimeout
+from gecaso.keys import as_key
 from gecaso.storages import MemcachedStorage
 from gecaso.storages._memcached_client import Connections
 from tests.servers import MemcachedServer, free_port
@@ -29,6 +31,33 @@ async def test_a_server_that_is_not_there_fails_fast_and_says_what_to_do() -> No
             await storage.ping()
     assert time.monotonic() - started < 0.25
     await storage.aclose()
+
+
+class Slow:
+    """A serializer that takes as long as that of a value of many megabytes."""
+
+    SECONDS = 0.51
+
+    def dumps(self, value: object) -> bytes:
+        time.sleep(self.SECONDS)  # it blocks the event loop
+        return pickle.dumps(value)
+
+    def loads(self, data: bytes) -> object:
+        return pickle.loads(data)
+
+
+async def test_time_that_packing_takes_is_not_the_servers(memcached_url: str) -> None:
+    timeout = Slow.SECONDS - 0.01  # a deadline that is missed by more looks once more
+    async with MemcachedStorage(memcached_url, timeout=timeout, serializer=Slow()) as storage:
+        await storage.ping()  # it is connected, and the limit is `timeout`
+        await storage.set("a", 1)
+        assert await storage.get("a") == 1
+        key = as_key("b")
+        lease = await leased(storage, key)
+        assert await storage.commit({lease: storage.new_entry(2)}) == {key}
+        there = {key: (await storage.fetch([key]))[key].version}
+        assert await storage.store({key: storage.new_entry(3)}, expect=there) == {key}
+        assert storage.health().ok
 
 
 @pytest.mark.fault

@@ -180,6 +180,13 @@ async def test_a_refusal_says_what_to_do_costs_no_value_and_ends_by_itself(
                 await asyncio.sleep(0.01)
 
 
+async def test_the_url_of_a_cluster_for_a_server_of_its_own_is_told(redis_url: str) -> None:
+    place = redis_url.removeprefix("redis://")
+    async with RedisStorage(f"redis+cluster://{place}") as storage:
+        with pytest.raises(StorageError, match="give the URL as redis://host:port/0"):
+            await storage.get("a")
+
+
 async def test_scripts_that_were_renamed_away_are_told_at_the_first_use() -> None:
     with RedisServer("--rename-command", "EVAL", "") as server:
         async with RedisStorage(server.url) as storage:
