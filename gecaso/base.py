@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gecaso.advice.recording import Recorder
     from gecaso.breaker import Breaker
     from gecaso.health import Health
+    from gecaso.trouble import Trouble
 
 __all__ = ["LOCKS", "PROBE", "BaseStorage", "EntryStorage"]
 
@@ -126,6 +127,8 @@ class EntryStorage(BaseStorage):
     """Whether entries come back with their times; without them nothing old can be served."""
     default_ttl: float | None = None
     """Seconds that a value is kept when neither `set` nor the cache says; None: for ever."""
+    known_trouble: Trouble | None = None
+    """What `gecaso.trouble.trouble_of` keeps here."""
     recorder: Recorder | None = None
     """Who notes which keys are asked for, while that is `recording`."""
 
@@ -306,15 +309,15 @@ class EntryStorage(BaseStorage):
         return self._watched(operation, work, key)
 
     async def _watched(self, operation: str, work: Awaitable[T], key: Key | None) -> T:
-        from gecaso.trouble import trouble_of  # programs without a server have none
-
-        trouble = trouble_of(self)
         try:
             result = await work
         except StorageError as error:
-            trouble.failed(self.guarded, operation, error, key)
+            from gecaso.trouble import trouble_of  # most programs have none
+
+            trouble_of(self).failed(self.guarded, operation, error, key)
             raise
-        if trouble.breaker.failures:
+        trouble = self.guarded.known_trouble
+        if trouble is not None and trouble.breaker.failures:
             trouble.succeeded(self.guarded)
         return result
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from gecaso import events
 from gecaso.breaker import Breaker
-from gecaso.weak import WeakTable
 
 if TYPE_CHECKING:
     from gecaso.base import EntryStorage
@@ -68,9 +67,10 @@ class Trouble:
         self.breaker.succeeded()
 
 
-_troubles: WeakTable[EntryStorage, Trouble] = WeakTable()
-
-
 def trouble_of(storage: EntryStorage) -> Trouble:
     """Return the trouble of a storage in this process; one, however many caches are over it."""
-    return _troubles.get(storage.guarded, Trouble)
+    guarded = storage.guarded
+    if guarded.known_trouble is None:
+        vars(guarded).setdefault("known_trouble", Trouble())  # two threads make one
+    assert guarded.known_trouble is not None
+    return guarded.known_trouble
