@@ -6,6 +6,8 @@ import math
 import re
 from datetime import datetime, timedelta
 
+from gecaso.errors import ConfigurationError
+
 __all__ = ["Duration", "seconds", "until"]
 
 Duration = float | timedelta | str
@@ -18,8 +20,8 @@ _PART = r"(\d+(?:\.\d+)?)(ms|[smhdw])"
 def seconds(duration: object, *, option: str = "ttl") -> float:
     """Return a positive duration in seconds.
 
-    Raises `TypeError` for what is no duration and `ValueError` for what is not above zero;
-    ``option`` is named in the message.
+    Raises `TypeError` for what is no duration and `ConfigurationError`, a `ValueError`, for what is
+    not above zero; ``option`` is named in the message.
 
     >>> seconds("1h30m"), seconds(timedelta(minutes=5)), seconds(0.5)
     (5400.0, 300.0, 0.5)
@@ -27,7 +29,7 @@ def seconds(duration: object, *, option: str = "ttl") -> float:
     result = _seconds(duration, option)
     if not result > 0:  # NaN too
         advice = "; to keep for ever use ttl=None, to keep nothing use a NullStorage"
-        raise ValueError(
+        raise ConfigurationError(
             f"{option} must be above zero, not {duration!r}{advice if option == 'ttl' else ''}"
         )
     return result
@@ -46,7 +48,9 @@ def _seconds(duration: object, option: str) -> float:
     if isinstance(duration, str):
         text = duration.strip().lower()
         if not re.fullmatch(rf"(?:{_PART})+", text):
-            raise ValueError(f'{option} must look like "90s", "5m" or "1h30m", not {duration!r}')
+            raise ConfigurationError(
+                f'{option} must look like "90s", "5m" or "1h30m", not {duration!r}'
+            )
         return math.fsum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
     raise TypeError(
         f"{option} must be seconds, a timedelta or text such as '5m', not {type(duration).__name__}"

@@ -50,9 +50,6 @@ class ClusterPlace:
 
 def place_of(given: object, timeout: float, connect_timeout: float) -> Dial | ClusterPlace:
     """Return how to connect. Raises `ConfigurationError` for what cannot work."""
-    for name, value in (("timeout", timeout), ("connect_timeout", connect_timeout)):
-        if not value > 0:
-            raise ConfigurationError(f"{name}={value!r}: give a number of seconds above 0")
     times = timeout, connect_timeout
     if isinstance(given, str):
         return _of_url(given, *times)

@@ -84,8 +84,8 @@ class MemcachedStorage(EntryStorage):
         resolve_every: Duration = 30.0,
         namespace: str = "",
         secret: Secret | None = None,
-        timeout: float = 0.25,
-        connect_timeout: float = 0.5,
+        timeout: Duration = 0.25,
+        connect_timeout: Duration = 0.5,
         types: Iterable[type] = (),
         max_value_bytes: int | None = None,
         pool_size: int = 2,
@@ -95,12 +95,12 @@ class MemcachedStorage(EntryStorage):
         **packing: Any,
     ) -> None:
         every = seconds(resolve_every, option="resolve_every")
-        _check_above_zero(timeout=timeout, connect_timeout=connect_timeout, pool_size=pool_size)
+        connect_timeout = seconds(connect_timeout, option="connect_timeout")
         _check_above_zero(
-            max_value_bytes=1 if max_value_bytes is None else max_value_bytes, resolve_every=every
+            pool_size=pool_size, max_value_bytes=1 if max_value_bytes is None else max_value_bytes
         )
         self.namespace = namespace
-        self.timeout = timeout
+        self.timeout = timeout = seconds(timeout, option="timeout")
         self.max_value_bytes = max_value_bytes
         self.corrupt = 0
         """How often something unreadable was found, and taken for a miss."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gecaso import events
 from gecaso.changes import Change
+from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, StorageError, UnpackError, Unsupported
 from gecaso.keys import Key
@@ -43,7 +44,7 @@ RECONNECT: Final = (0.05, 2.0)  # seconds between attempts to listen again, firs
 class PostgresStorage(EntryStorage):
     """Entries in one table of a PostgreSQL database, shared by every process that uses it.
 
-    ``url_or_pool`` is ``postgresql://user:password@host:port/database``, or an `asyncpg.Pool`,
+    ``dsn_or_pool`` is ``postgresql://user:password@host:port/database``, or an `asyncpg.Pool`,
     which is used in its own event loop. ``table`` is made at the first use, unlogged; it may have
     a schema, ``"cache.gecaso"``. ``namespace`` keeps the keys of several caches apart. With a
     ``secret`` every value is signed. No operation takes longer than ``timeout`` seconds, or
@@ -66,26 +67,24 @@ class PostgresStorage(EntryStorage):
 
     def __init__(
         self,
-        url_or_pool: str | asyncpg.Pool,
+        dsn_or_pool: str | asyncpg.Pool,
         table: str = "gecaso",
         *,
         namespace: str = "",
         secret: Secret | None = None,
-        timeout: float = 0.25,
-        connect_timeout: float = 0.5,
+        timeout: Duration = 0.25,
+        connect_timeout: Duration = 0.5,
         types: Iterable[type] = (),
         pool_size: int = 4,
         listen_url: str | None = None,
         **packing: Any,
     ) -> None:
-        for option, value in (("timeout", timeout), ("connect_timeout", connect_timeout)):
-            if not value > 0:
-                raise ConfigurationError(f"{option}={value!r}: give a number of seconds above 0")
         if pool_size < 1:
             raise ConfigurationError(f"pool_size={pool_size!r}: give at least 1 connection")
-        place: Any = url_or_pool
+        place: Any = dsn_or_pool
         self.namespace = namespace
-        self.timeout = timeout
+        self.timeout = timeout = seconds(timeout, option="timeout")
+        connect_timeout = seconds(connect_timeout, option="connect_timeout")
         self.corrupt = 0
         """How often something unreadable was found, and taken for a miss."""
         self.ddl = definition(quoted_table(table))

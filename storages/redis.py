@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gecaso import events
 from gecaso.changes import Change
+from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import StorageError, UnpackError, Unsupported
 from gecaso.keys import Key, naming
@@ -82,16 +83,17 @@ class RedisStorage(EntryStorage):
         *,
         namespace: str = "",
         secret: Secret | None = None,
-        timeout: float = 0.25,
-        connect_timeout: float = 0.5,
+        timeout: Duration = 0.25,
+        connect_timeout: Duration = 0.5,
         types: Iterable[type] = (),
         wait_replicas: int = 0,
         read_from_replicas: bool = False,
         **packing: Any,
     ) -> None:
-        place = place_of(url_or_client, timeout, connect_timeout)
         self.namespace = namespace
-        self.timeout = timeout
+        self.timeout = seconds(timeout, option="timeout")
+        connecting = seconds(connect_timeout, option="connect_timeout")
+        place = place_of(url_or_client, self.timeout, connecting)
         self.packer = Packer(secret=secret, types=types, **packing)
         self.corrupt = 0
         self._prefix = prefix = scripts.prefix_of(namespace)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from gecaso import events
+from gecaso.durations import Duration, seconds
 from gecaso.entry import Busy, Entry, Lease, new_token
 from gecaso.errors import ConfigurationError, StorageError, UnpackError, ValueTooLarge
 from gecaso.keys import Key, naming, wire_text
@@ -83,17 +84,17 @@ class SQLiteStorage(EntryStorage):
         maxbytes: int | None = None,
         namespace: str = "",
         secret: Secret | None = None,
-        timeout: float = 0.5,
+        timeout: Duration = 0.5,
         types: Iterable[type] = (),
         large: int = LARGE,
         **packing: Any,
     ) -> None:
         self.path = _checked(path)
-        if timeout <= 0 or large < 1:
-            raise ConfigurationError("timeout= and large= must be above zero")
+        if large < 1:
+            raise ConfigurationError(f"large= must be above zero, not {large!r}")
         self.maxbytes = check_bound(maxbytes, "maxbytes")
         self.namespace = namespace
-        self.timeout = timeout
+        self.timeout = seconds(timeout, option="timeout")
         self.packer = Packer(secret=secret, types=types, **packing)
         self.corrupt = 0
         """How often something unreadable was found, and taken for a miss."""

@@ -96,7 +96,10 @@ SERVERS = (
     Mutant(
         "a put leaves the mark beside the value (memcached)",
         MC_OPS,
-        "            await client.delete_in_order([WireKeys.beside(name) for _, name, _ in packed])\n",
+        (
+            "            await client.delete_in_order("
+            "[WireKeys.beside(name) for _, name, _ in packed])\n"
+        ),
         "",
         (*MEMCACHED, "tests/storages/test_machine.py"),
     ),

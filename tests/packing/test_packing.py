@@ -9,6 +9,7 @@ import math
 import pickle
 import uuid
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from gecaso.entry import Entry
 from gecaso.errors import ConfigurationError, PackError, UnpackError, ValueTooLarge
-from gecaso.packing import Packer, current_packer, pack, unpack, using
+from gecaso.packing import Packer, compression, current_packer, pack, unpack, using
 from tests.exactness import same
 from tests.packed_values import KNOWN, Address, Level, Point, Tag, values
 
@@ -155,6 +156,24 @@ def test_a_large_payload_is_compressed_when_that_helps() -> None:
     for packer in (Packer(), Packer(compress=False), Packer(compress=None), Packer(compress=1)):
         assert packer.unpack(pack(text)) == (text, {})
         assert unpack(packer.pack(text)) == (text, {})
+
+
+def test_of_large_data_pieces_are_tried_before_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    real = compression._compress  # pyright: ignore[reportPrivateUsage] - what is counted
+
+    def counted(data: bytes) -> bytes:
+        tried.append(len(data))
+        return real(data)
+
+    monkeypatch.setattr(compression, "_compress", counted)
+    noise = Random(1).randbytes(compression.LARGE + 1)
+    assert compression.compress(noise) == (compression.PLAIN, noise)
+    assert sum(tried) == 3 * compression.PIECE
+    text = noise[:1000] * 1000
+    method, small = compression.compress(text)
+    assert compression.decompress(method, small, len(text)) == text
+    assert len(small) < len(text) / 10
 
 
 NOISE = b"".join(uuid.uuid4().bytes for _ in range(70))
