@@ -103,10 +103,13 @@ class Statements:
         self.channel = channel
         self.generation = f"SELECT {self._generation('$1')}"
         self.look = (
-            # One text: asyncpg looks at each item of an array twice before it sends it.
-            f"SELECT key, value, fresh_until FROM {table} "
-            f"WHERE key = ANY(string_to_array($1, E'\\n')) "
-            f"AND value IS NOT NULL AND generation = {self._generation('$2')}"
+            # One text, for asyncpg looks at each item of an array twice before it sends it; and a
+            # join, for of an array that it does not know Postgres may compare each item with each
+            # row of a small table.
+            "SELECT t.key, t.value, t.fresh_until "
+            "FROM unnest(string_to_array($1, E'\\n')) AS asked (key) "
+            f"JOIN {table} AS t ON t.key = asked.key "
+            f"WHERE t.value IS NOT NULL AND t.generation = {self._generation('$2')}"
         )
         self.holders = (
             f"SELECT key, {self._holder('$2')}, "

@@ -170,8 +170,8 @@ SERVERS = (
     Mutant(
         "what was cleared is found (Postgres)",
         "storages/_postgres_statements.py",
-        "AND value IS NOT NULL AND generation = {self._generation('$2')}",
-        "AND value IS NOT NULL AND 0 <= {self._generation('$2')}",
+        "WHERE t.value IS NOT NULL AND t.generation = {self._generation('$2')}",
+        "WHERE t.value IS NOT NULL AND 0 <= {self._generation('$2')}",
         POSTGRES,
     ),
     Mutant(
