@@ -38,7 +38,7 @@ class Compiled:
     ``bind_far(now, seek, found, miss)`` is for coroutines whose entries are looked up elsewhere:
     ``seek(typed key)``, in a method ``seek(typed key, instance)``, returns an awaitable of the
     entry, or None where the call must take the way of a ``miss``. An entry that is not fresh, no
-    entry, or a `StorageError` goes to ``found(it, typed key, args, kwargs)``.
+    entry, or a `StorageError` goes to ``found(it, typed key, args, kwargs)``, a coroutine function.
     """
 
     __slots__ = ("bind", "bind_far", "function", "hits", "split", "typed_key")
@@ -181,10 +181,12 @@ class _Text:
             "                    if @entry is not None and @now() < @entry.fresh_until:",
             "                        @hits += 1",
             "                        return @entry.value",
+            f"                    @asked = @found(@entry, @key, {split})",
             "            except @StorageError as @error:",
-            "                @asked = @entry = @error",
+            # Not kept here: its traceback leads to this frame, and that would be a circle.
+            f"                @asked = @found(@error, @key, {split})",
             "            if @asked is not None:",
-            f"                return await @found(@entry, @key, {split})",
+            "                return await @asked",
         ]
 
     def _key_lines(self, key: str, forward: str, *, on_error: bool) -> list[str]:

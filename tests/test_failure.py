@@ -10,14 +10,16 @@ import subprocess
 import threading
 import traceback
 import weakref
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from gecaso import Cache, GecasoError, MemoryStorage, UnkeyableArgument, cached
+from gecaso import Cache, GecasoError, MemoryStorage, StorageError, UnkeyableArgument, cached
+from gecaso.entry import Entry
 from gecaso.failure import faithful_copy
-from gecaso.keys import as_key
+from gecaso.keys import Key, as_key
 from tests.scenes import Distant, Truth, patience
 
 
@@ -259,6 +261,30 @@ async def test_an_exception_is_let_go_of_without_the_collector() -> None:
             await f()
         await asyncio.sleep(0)  # the task of the load ends
         assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_failure_of_the_storage_is_let_go_of_without_the_collector() -> None:
+    class Down(Distant):
+        def lookup(self, key: Key) -> Awaitable[Entry | None]:
+            error = StorageError("down")
+            seen.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+    seen = list[weakref.ref[StorageError]]()
+
+    @cached(Down())
+    async def f() -> int:
+        return 1
+
+    gc.disable()
+    try:
+        assert await f() == 1
+        assert [error() for error in seen] == [None]
     finally:
         gc.enable()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import pytest
@@ -301,8 +300,8 @@ async def test_tag_invalidated_during_load(venue: Venue) -> None:
     async def load(i: int) -> str:
         return await truth.load(i)
 
-    make = partial(Cache.cached, key="thing:{i}", ttl=60, tags=("things", "thing:{i}"))
-    here, there = [make(cache)(load) for cache in caches]
+    options: dict[str, Any] = {"key": "thing:{i}", "ttl": 60, "tags": ("things", "thing:{i}")}
+    here, there = [cache.cached(**options)(load) for cache in caches]
     gate = truth.close_gate()
     loading = asyncio.create_task(here(1))
     await truth.asked(1)
