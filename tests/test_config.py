@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import EntryPoint
@@ -250,21 +249,19 @@ def test_an_entry_point_names_a_storage_of_another_package(monkeypatch: pytest.M
     assert storage.values == {"url": "special://a/b"}
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda **options: storages.RedisStorage("redis://localhost:1/0", **options),
-        lambda **options: storages.MemcachedStorage("localhost:1", **options),
-        lambda **options: storages.PostgresStorage("postgresql://localhost:1/x", **options),
-        lambda **options: storages.SQLiteStorage("never-opened.db", **options),
-    ],
-    ids=["redis", "memcached", "postgres", "sqlite"],
-)
-def test_a_timeout_is_a_length_of_time_as_a_ttl_is(make: Callable[..., Any]) -> None:
-    assert (
-        make(timeout="250ms").timeout == make(timeout=timedelta(milliseconds=250)).timeout == 0.25
-    )
+PLACES: list[tuple[Any, str]] = [
+    (storages.RedisStorage, "redis://localhost:1/0"),
+    (storages.MemcachedStorage, "localhost:1"),
+    (storages.PostgresStorage, "postgresql://localhost:1/x"),
+    (storages.SQLiteStorage, "never-opened.db"),
+]
+
+
+@pytest.mark.parametrize(("cls", "place"), PLACES)
+def test_a_timeout_is_a_length_of_time_as_a_ttl_is(cls: Any, place: str) -> None:
+    for timeout in ("250ms", timedelta(milliseconds=250), 0.25):
+        assert cls(place, timeout=timeout).timeout == 0.25
     with pytest.raises(ConfigurationError, match="timeout must be above zero"):
-        make(timeout=0)
+        cls(place, timeout=0)
     with pytest.raises(TypeError, match="timeout must be seconds"):
-        make(timeout=None)
+        cls(place, timeout=None)
