@@ -102,15 +102,7 @@ class Statements:
         self.table = table
         self.channel = channel
         self.generation = f"SELECT {self._generation('$1')}"
-        self.look = (
-            # One text, for asyncpg looks at each item of an array twice before it sends it; and a
-            # join, for of an array that it does not know Postgres may compare each item with each
-            # row of a small table.
-            "SELECT t.key, t.value, t.fresh_until "
-            "FROM unnest(string_to_array($1, E'\\n')) AS asked (key) "
-            f"JOIN {table} AS t ON t.key = asked.key "
-            f"WHERE t.value IS NOT NULL AND t.generation = {self._generation('$2')}"
-        )
+        self.look = self._look()
         self.holders = (
             f"SELECT key, {self._holder('$2')}, "
             f"lease_until - {_NOW} FROM {table} WHERE key = ANY($1)"
@@ -171,6 +163,17 @@ class Statements:
         )
 
     # --- leases ---------------------------------------------------------------------------------
+
+    def _look(self) -> str:
+        # One text, for asyncpg looks at each item of an array twice before it sends it; and a join,
+        # for of an array that it does not know Postgres may compare each item with each row of a
+        # small table.
+        return (
+            "SELECT t.key, t.value, t.fresh_until "
+            "FROM unnest(string_to_array($1, E'\\n')) AS asked (key) "
+            f"JOIN {self.table} AS t ON t.key = asked.key "
+            f"WHERE t.value IS NOT NULL AND t.generation = {self._generation('$2')}"
+        )
 
     def _take(self) -> str:
         """Rows, tokens, seconds, lock_timeout, own row, tokens that nobody has."""
