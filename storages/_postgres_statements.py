@@ -166,8 +166,8 @@ class Statements:
 
     def _look(self) -> str:
         # One text, for asyncpg looks at each item of an array twice before it sends it; and a join,
-        # for of an array that it does not know Postgres may compare each item with each row of a
-        # small table.
+        # for by `= ANY` over that text a cached plan compares each name with each row of a small
+        # table.
         return (
             "SELECT t.key, t.value, t.fresh_until "
             "FROM unnest(string_to_array($1, E'\\n')) AS asked (key) "
