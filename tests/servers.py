@@ -10,7 +10,9 @@ socket, so that what a test counts or plants is not what the code under test bel
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,7 +24,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Self
+from typing import BinaryIO, ClassVar, Final, Self
 
 __all__ = ["MemcachedServer", "MissingServer", "RedisServer", "Server", "self_signed"]
 
@@ -54,12 +56,19 @@ class MissingServer(Exception):
     """The program of a server is not installed."""
 
 
+# Below those that systems give to clients: one of these may be taken by any connection of another
+# test before the server is there. With room above for the second port of a cluster's node.
+PORTS: Final = range(10_000, 22_000)
+_any_of: Final = random.SystemRandom().choice  # tests seed the usual one
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = _any_of(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
 class Server:
