@@ -180,12 +180,7 @@ def _beside(options: Mapping[str, Any], parameters: set[str]) -> dict[str, Any]:
                 nearest=nearest,
             )
     ttl = options.get("ttl")
-    if ttl is None:
-        return dict(options)
-    try:
-        return {**options, "ttl": seconds(ttl)}
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+    return dict(options) if ttl is None else {**options, "ttl": seconds(ttl)}
 
 
 def _read(name: str, text: str, read: Callable[[str], Any]) -> Any:

@@ -13,7 +13,6 @@ __all__ = ["keeping"]
 
 MOST: Final = 1024  # keys of one function
 LARGEST: Final = 512  # bytes of each part of a key that is kept
-LONGEST: Final = 16  # parts
 
 
 def keeping(owner: Owner) -> Callable[[Hashable], Key]:
@@ -41,5 +40,5 @@ def _is_small(typed: Any) -> bool:
     if isinstance(typed, type):  # the kind of a part; it is there in any case
         return True
     if type(typed) is tuple:
-        return len(typed) <= LONGEST and all(map(_is_small, typed))  # pyright: ignore[reportUnknownArgumentType] - of any type
+        return all(map(_is_small, typed))  # pyright: ignore[reportUnknownArgumentType] - of any type
     return getsizeof(typed) <= LARGEST
